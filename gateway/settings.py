@@ -1,0 +1,182 @@
+"""Every setting, typed, bounded and described; frozen after start.
+
+Values come from the environment and from ``.env`` in the working directory, the
+environment first. An unknown key in ``.env`` or a value out of bounds stops the start
+with the fix in the message. ``.env.example`` is generated from this file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from engine.config import EngineConfig, EngineKind, OnnxPrecision
+
+MIB = 1024 * 1024
+
+
+class SettingsError(Exception):
+    """The settings are not usable. The message lists every fault with its fix."""
+
+
+class Settings(BaseSettings):
+    """The one settings object. Field names in upper case are the environment's names."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        extra="forbid",
+        frozen=True,
+        case_sensitive=False,
+        hide_input_in_errors=True,
+    )
+
+    model_name: str = Field(
+        "bundled",
+        min_length=1,
+        description="What to serve: bundled, a folder in Hugging Face layout, or a hub id.",
+    )
+    served_model_name: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Names clients may use, comma-separated; the first is answered."
+    )
+    revision: str | None = Field(None, description="Hub revision: a branch, a tag or a commit.")
+    engine: EngineKind = Field("auto", description="auto, onnx, vllm or fake.")
+    host: str = Field("127.0.0.1", description="Address to bind; beyond loopback needs API_KEYS.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Keys that clients may use, comma-separated, 16 characters or more each."
+    )
+    max_model_len: int | None = Field(
+        None, ge=16, le=10_000_000, description="Cap on prompt plus output, in tokens."
+    )
+    max_num_seqs: int = Field(16, ge=1, le=1024, description="Sequences decoded together.")
+    max_queue: int = Field(
+        256, ge=0, le=100_000, description="Requests that may wait; more are refused with 503."
+    )
+    onnx_precision: OnnxPrecision = Field(
+        "auto", description="Variant of the ONNX model: auto, fp32, int8, int8_block or int4."
+    )
+    onnx_threads: int | None = Field(
+        None, ge=1, le=256, description="CPU threads of the ONNX engine; empty: physical cores."
+    )
+    onnx_kv_tokens: int | None = Field(
+        None,
+        ge=64,
+        le=1_000_000_000,
+        description="KV memory of the ONNX engine, in tokens; empty: MAX_NUM_SEQS full contexts.",
+    )
+    onnx_prefix_cache_tokens: int = Field(
+        8192, ge=0, le=1_000_000_000, description="KV kept for reuse of prefixes; 0 turns it off."
+    )
+    model_cache_dir: Path = Field(
+        Path.home() / ".cache" / "llm-gateway",
+        description="Where downloaded and converted models are kept.",
+    )
+    drain_timeout_s: float = Field(
+        30.0, ge=0, le=86_400, description="How long SIGTERM lets running streams go on."
+    )
+    max_body_bytes: int = Field(
+        32 * MIB, ge=1024, le=1024 * MIB, description="Largest request body; more is 413."
+    )
+    max_header_bytes: int = Field(
+        32 * 1024, ge=4096, le=MIB, description="Largest request head; more is 431."
+    )
+    body_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="How long a client may take to send a request body."
+    )
+    sse_ping_s: float = Field(
+        15.0, ge=0, le=3600, description="Comment sent on a silent stream; 0 turns it off."
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error."
+    )
+    log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
+
+    @field_validator("served_model_name", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return split_list(value)
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        keys = split_list(value)
+        if isinstance(keys, tuple) and any(len(str(k)) < 16 for k in keys if isinstance(k, str)):
+            raise ValueError(
+                "each key needs at least 16 characters; make one with: openssl rand -hex 32"
+            )
+        return keys
+
+    @field_validator("revision", "max_model_len", "onnx_threads", "onnx_kv_tokens", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _needs_a_key_beyond_loopback(self) -> Self:
+        if not self.api_keys and not is_loopback(self.host):
+            raise ValueError(
+                f"HOST={self.host} is reachable from other machines and API_KEYS is empty: "
+                "set API_KEYS (make a key with: openssl rand -hex 32) or HOST=127.0.0.1"
+            )
+        return self
+
+    def engine_config(self) -> EngineConfig:
+        """The part of the settings that an engine is built from."""
+        return EngineConfig(
+            model=self.model_name,
+            kind=self.engine,
+            served_names=self.served_model_name,
+            revision=self.revision,
+            max_model_len=self.max_model_len,
+            max_num_seqs=self.max_num_seqs,
+            max_waiting=self.max_queue,
+            kv_cache_tokens=self.onnx_kv_tokens,
+            prefix_cache_tokens=self.onnx_prefix_cache_tokens,
+            precision=self.onnx_precision,
+            threads=self.onnx_threads,
+            cache_dir=self.model_cache_dir,
+        )
+
+
+def split_list(value: Any) -> Any:
+    """Split a comma-separated string; anything else passes through for pydantic to judge."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``. Unknown names count as reachable."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read and check the settings; raises SettingsError naming each fault and its fix."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """One line per fault, in the environment's spelling, without the offending value."""
+    lines = []
+    for fault in error.errors(include_input=False, include_url=False):
+        name = str(fault["loc"][0]).upper() if fault["loc"] else ""
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{name}: no such setting; see .env.example for the names")
+            continue
+        message = fault["msg"].removeprefix("Value error, ")
+        field = Settings.model_fields.get(name.lower())
+        hint = f" ({field.description})" if field and field.description else ""
+        lines.append(f"{name}: {message}{hint}" if name else message)
+    return "\n".join(lines)
