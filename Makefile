@@ -1,0 +1,58 @@
+# make serve: run the gateway.  make test: install the rest and run every test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A hash-checked lock is complete: nothing may be resolved beside it.
+LOCKED := --no-deps --require-hashes -r
+
+.PHONY: serve chat test check lint types docs-check bench-cpu lock clean
+
+serve: $(VENV)/.serve
+	$(BIN)/llm-gateway serve
+
+chat: $(VENV)/.serve
+	$(BIN)/llm-gateway chat
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test lint types test
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+bench-cpu: $(VENV)/.test
+	$(BIN)/python -m benchmarks.cpu
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.serve: $(VENV)/bin/python requirements/serve.txt pyproject.toml
+	$(PIP) install $(LOCKED) requirements/serve.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	touch $@
+
+# torch comes first and on its own: which build fits (CPU or CUDA) is the machine's choice.
+$(VENV)/.test: $(VENV)/.serve requirements/dev.txt
+	$(PIP) install torch==2.13.0
+	$(PIP) install $(LOCKED) requirements/dev.txt
+	touch $@
+
+UV := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
+# vLLM asks for these, serves text without them, and PyPI's builds of them break beside CPU torch.
+NOT_LOCKED := $(foreach p,torch torchvision torchaudio torchcodec,--no-emit-package $(p))
+
+lock: $(VENV)/.test
+	$(UV) --python-version 3.11 --python-platform x86_64-manylinux_2_28 --extra dev --extra convert \
+		pyproject.toml requirements/build.in requirements/test.in $(NOT_LOCKED) --output-file requirements/dev.txt
+	$(UV) --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint requirements/dev.txt \
+		pyproject.toml requirements/build.in --output-file requirements/serve.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,1 @@
+"""Side-by-side measurements against other engines. Programs to run, not timed tests."""

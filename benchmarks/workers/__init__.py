@@ -1,0 +1,1 @@
+"""One engine per process, driven over JSON lines by ``benchmarks.pool``."""
