@@ -78,6 +78,8 @@ class ModelInfo:
         eos_token_ids: ids that end a generation unless ``ignore_eos``.
         created: Unix seconds.
         engine, quantization, device, dtype: for people: logs, ``/version``, metrics.
+        default_sampling: what the model's authors recommend, under SamplingParams' names;
+            used where a request does not say.
     """
 
     id: str
@@ -95,6 +97,7 @@ class ModelInfo:
     device: str
     dtype: str
     capabilities: Capabilities = field(default_factory=Capabilities)
+    default_sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,25 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Output that another engine made for this request before it died; ``n`` is 1 then.
+
+    The tokens count as output for stops, penalties, ``min_tokens``, ``max_tokens`` and
+    seeded draws, exactly as if this engine had made them. Deltas hold only what is new.
+
+    Attributes:
+        token_ids: the choice's output so far.
+        text_sent: characters of its text that were already yielded; text that was held
+            back by the dead engine is yielded by this one.
+        index: the choice's index in the original request, repeated on every delta.
+    """
+
+    token_ids: tuple[int, ...]
+    text_sent: int
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One prompt and how to continue it.
 
@@ -170,6 +192,7 @@ class GenerateRequest:
         priority: lower runs earlier; equal runs in order of arrival.
         lora: name of a loaded adapter, or None.
         images: images in prompt order, as the engine's renderer takes them.
+        resume: where a generation that another engine began is to be carried on.
     """
 
     request_id: str
@@ -179,6 +202,7 @@ class GenerateRequest:
     priority: int = 0
     lora: str | None = None
     images: tuple[Any, ...] = ()
+    resume: Resume | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+BUNDLED = "bundled"
+BUNDLED_NAME = "tiny-chat"
+
 EngineKind = Literal["auto", "onnx", "vllm", "fake"]
 OnnxPrecision = Literal["auto", "fp32", "int8", "int8_block", "int4"]
+
+
+@dataclass(frozen=True, slots=True)
+class VllmOptions:
+    """Settings of the vLLM engine only. Names follow vLLM's engine arguments.
+
+    Attributes:
+        quantization: ``auto`` reads the checkpoint; ``none``, ``fp8``, ``awq``, or any
+            other name that vLLM takes.
+        gpu_memory_utilization: share of each GPU (of RAM on CPU builds); None: vLLM's own.
+        max_num_seqs: sequences decoded together; None takes ``EngineConfig.max_num_seqs``.
+        max_num_batched_tokens: tokens per step; None: vLLM's own.
+        lora_modules: adapter name to folder or hub id.
+        engine_args: any other field of vLLM's ``AsyncEngineArgs``.
+    """
+
+    quantization: str = "auto"
+    dtype: str = "auto"
+    kv_cache_dtype: str = "auto"
+    gpu_memory_utilization: float | None = None
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    data_parallel_size: int = 1
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    enable_prefix_caching: bool = True
+    enforce_eager: bool = False
+    speculative_config: Mapping[str, Any] | None = None
+    lora_modules: Mapping[str, str] = field(default_factory=dict)
+    trust_remote_code: bool = False
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +64,8 @@ class EngineConfig:
         itl_ratio: target for the longest gap that a prefill chunk may put between two
             tokens of a running stream, as a multiple of the usual gap.
         cache_dir: where downloaded and converted models are kept.
-        options: settings of one engine kind only (vLLM arguments, fake scripts).
+        vllm: settings of the vLLM engine only.
+        options: settings of one engine kind only, such as a fake engine's script.
     """
 
     model: str = "bundled"
@@ -45,4 +81,16 @@ class EngineConfig:
     threads: int | None = None
     itl_ratio: float = 4.0
     cache_dir: Path = field(default_factory=lambda: Path.home() / ".cache" / "llm-gateway")
+    vllm: VllmOptions = field(default_factory=VllmOptions)
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names clients may use; the first is answered."""
+        if self.served_names:
+            return self.served_names
+        if self.model == BUNDLED:
+            return (BUNDLED_NAME, BUNDLED)
+        # A hub id is a name people know; of a path only the folder says something.
+        is_path = self.model.startswith((".", "/", "~")) or Path(self.model).exists()
+        return (Path(self.model).name or self.model,) if is_path else (self.model,)

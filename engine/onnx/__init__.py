@@ -1,0 +1,1 @@
+"""Continuous batching on plain onnxruntime: see docs/onnx_engine.md."""

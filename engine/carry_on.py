@@ -1,0 +1,94 @@
+"""Carry a generation on when its engine dies, on another engine of the same model.
+
+Prompt plus the tokens generated so far is the whole state of a generation, so another
+engine with the same weights can continue it: nothing is lost and nothing is repeated.
+NVIDIA Dynamo calls the same idea request migration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from engine.base import Delta, Engine, EngineDead, GenerateRequest, Resume
+
+NextEngine = Callable[[Engine], Awaitable[Engine | None]]
+
+
+@dataclass(slots=True)
+class Choice:
+    """What one choice has yielded so far."""
+
+    token_ids: list[int] = field(default_factory=list)
+    text_sent: int = 0
+    finished: bool = False
+
+    def add(self, delta: Delta) -> None:
+        self.token_ids += delta.token_ids
+        self.text_sent += len(delta.text)
+        self.finished = delta.finish_reason is not None
+
+
+async def generate(
+    engine: Engine, request: GenerateRequest, next_engine: NextEngine
+) -> AsyncGenerator[Delta, None]:
+    """Yield the deltas of ``request``, moving on when an engine dies.
+
+    Args:
+        engine: where to begin.
+        request: what to generate.
+        next_engine: asked after each death with the dead engine; answers one that serves
+            the same model now, or None when there is none.
+
+    Raises: what ``Engine.generate`` raises; EngineDead once no engine is left.
+    """
+    choices = [Choice() for _ in range(request.sampling.n)]
+    source = engine.generate(request)
+    try:
+        while True:
+            try:
+                async for delta in source:
+                    choices[delta.index].add(delta)
+                    yield delta
+                return
+            except EngineDead:
+                successor = await next_engine(engine)
+                if successor is None:
+                    raise
+            await source.aclose()
+            engine = successor
+            source = _resume(engine, request, choices)
+    finally:
+        await source.aclose()
+
+
+async def _resume(
+    engine: Engine, request: GenerateRequest, choices: list[Choice]
+) -> AsyncGenerator[Delta, None]:
+    if not any(choice.token_ids or choice.finished for choice in choices):
+        source = engine.generate(request)
+        try:
+            async for delta in source:
+                yield delta
+        finally:
+            await source.aclose()
+        return
+    # One after the other: more than one open choice at a death is rare, and each stays exact.
+    for index, choice in enumerate(choices):
+        if choice.finished:
+            continue
+        part = engine.generate(_continuation(request, choice, index))
+        try:
+            async for delta in part:
+                yield delta
+        finally:
+            await part.aclose()
+
+
+def _continuation(request: GenerateRequest, choice: Choice, index: int) -> GenerateRequest:
+    return replace(
+        request,
+        request_id=f"{request.request_id}-c{index}",
+        sampling=replace(request.sampling, n=1, prompt_logprobs=None),
+        resume=Resume(tuple(choice.token_ids), choice.text_sent, index),
+    )

@@ -1,0 +1,295 @@
+"""The Engine protocol over a prepared model; everything heavy is on other threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from engine.base import (
+    Delta,
+    EngineDead,
+    EngineError,
+    EngineOverloaded,
+    EngineStartError,
+    EngineState,
+    GenerateRequest,
+    Load,
+    ModelInfo,
+    Progress,
+    RequestRejected,
+)
+from engine.checks import check_request
+from engine.config import EngineConfig
+from engine.detokenize import Detokenizer
+from engine.mailbox import Mailbox
+from engine.onnx.hardware import available_memory, physical_cores
+from engine.onnx.loop import EngineLoop
+from engine.onnx.prefix_cache import BLOCK
+from engine.onnx.prepared import Manifest, PreparedModel
+from engine.onnx.scheduler import blocks_for
+from engine.onnx.sequence import Job, make_sequences
+from engine.onnx.session import ModelSession
+from engine.onnx.stepper import Output, Stepper
+from engine.options import read_options
+
+# Share of the available memory that running sequences may fill when no bound is set.
+_KV_MEMORY_SHARE = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxOptions:
+    """What ``EngineConfig.options`` may hold for this engine.
+
+    Attributes:
+        max_prefill_chunk: most prompt tokens of one model run.
+        spin: whether model threads burn CPU while they wait for the next operator.
+    """
+
+    max_prefill_chunk: int = 512
+    spin: bool = False
+
+    def __post_init__(self) -> None:
+        if not BLOCK <= self.max_prefill_chunk <= 65_536:
+            raise ValueError(f"max_prefill_chunk must be in [{BLOCK}, 65536]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What loading leaves, less the stepper: that belongs to the engine's thread."""
+
+    info: ModelInfo
+    detokenizer: Detokenizer
+
+
+class OnnxEngine:
+    """Serves one model on CPU with continuous batching.
+
+    Args:
+        config: what to serve; ``options`` is read as OnnxOptions.
+        folder: a prepared-model folder to take instead of finding, fetching and converting
+            ``config.model``.
+    """
+
+    def __init__(self, config: EngineConfig, folder: Path | None = None) -> None:
+        self._config = config
+        self._folder = folder
+        self._progress = Progress("created", "not started")
+        self._loaded: _Loaded | None = None
+        self._loop: EngineLoop | None = None
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._submitted = 0
+        self._arrivals = itertools.count()
+
+    @property
+    def info(self) -> ModelInfo:
+        if self._loaded is None:
+            raise EngineError("the engine has not started")
+        return self._loaded.info
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    async def start(self) -> None:
+        if self._progress.state != "created":
+            raise EngineStartError(
+                f"this engine is {self._progress.state}: an engine starts once, build a new one"
+            )
+        self._event_loop = asyncio.get_running_loop()
+        self._report("loading", "looking for the model", 0.0)
+        try:
+            loaded, stepper = await asyncio.to_thread(self._load)
+        except BaseException:
+            self._report("stopped", "the start failed")
+            raise
+        if self._is("stopped"):
+            raise EngineStartError("the engine was stopped while it loaded")
+        self._loaded = loaded
+        self._loop = EngineLoop(stepper, deliver=self._deliver, on_death=self._die)
+        self._loop.start()
+        self._report("ready", "ready", 1.0)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        loop, loaded = self._admit(request)
+        mailbox = Mailbox()
+        job = Job(request, mailbox, arrival=next(self._arrivals))
+        job.sequences = make_sequences(job, loaded.detokenizer, loaded.info.eos_token_ids)
+        unfinished = request.sampling.n
+        self._submitted += 1
+        loop.submit(job)
+        self._raise_if_dead()  # a thread that died before this has not seen the job
+        try:
+            while unfinished:
+                for delta in await mailbox.take():
+                    if delta.finish_reason is not None:
+                        unfinished -= 1
+                    yield delta
+        finally:
+            if unfinished:
+                loop.abort(job)
+
+    def load(self) -> Load:
+        if self._loop is None:
+            return Load(0, 0, 0, 0, self._config.max_num_seqs)
+        snapshot = self._loop.snapshot
+        on_the_way = self._submitted - snapshot.submitted
+        if not on_the_way:
+            return snapshot.load
+        return replace(snapshot.load, waiting=snapshot.load.waiting + on_the_way)
+
+    async def check_health(self) -> None:
+        self._raise_if_dead()
+        if self._is("stopped"):
+            raise EngineDead("the engine is stopped")
+
+    async def stop(self, drain_s: float) -> None:
+        loop = self._loop
+        if loop is not None:
+            if self._is("ready"):
+                self._report("draining", "letting running requests finish")
+            loop.drain()
+            await asyncio.to_thread(loop.join, drain_s)
+            loop.end()
+            await asyncio.to_thread(loop.join)
+            self._loop = None
+        if not self._is("dead"):
+            self._report("stopped", "stopped")
+
+    def _admit(self, request: GenerateRequest) -> tuple[EngineLoop, _Loaded]:
+        """Refuse what cannot or must not be taken on."""
+        self._raise_if_dead()
+        if self._loaded is None:
+            raise EngineError("the engine has not started")
+        if self._loop is None or not self._is("ready"):
+            raise EngineDead("the engine is stopping and takes no new requests")
+        check_request(request, self._loaded.info)
+        load = self.load()
+        needed = blocks_for(len(request.prompt_ids) + max(0, request.sampling.max_tokens - 1))
+        if needed * BLOCK > load.kv_total:
+            raise RequestRejected(
+                f"the request needs room for {needed * BLOCK} tokens and the server has KV "
+                f"memory for {load.kv_total}",
+                code="context_length_exceeded",
+            )
+        free_seats = max(0, load.max_running - load.running)
+        if load.waiting >= self._config.max_waiting + free_seats:
+            raise EngineOverloaded(f"{load.waiting} requests are waiting already")
+        return self._loop, self._loaded
+
+    def _raise_if_dead(self) -> None:
+        if self._is("dead"):
+            raise EngineDead("the engine died")
+
+    def _is(self, state: EngineState) -> bool:
+        return self._progress.state == state
+
+    def _deliver(self, outputs: list[Output]) -> None:
+        assert self._event_loop is not None
+        try:
+            self._event_loop.call_soon_threadsafe(_put_all, outputs)
+        except RuntimeError:  # the event loop is closed: nobody is left to serve
+            if self._loop is not None:
+                self._loop.end()
+
+    def _die(self) -> None:
+        self._report("dead", "the engine died; its log says why")
+
+    def _report(self, state: EngineState, stage: str, fraction: float | None = None) -> None:
+        self._progress = Progress(state, stage, fraction)
+
+    def _tell(self, stage: str, fraction: float | None) -> None:
+        """Report progress from the loading thread."""
+
+        def report() -> None:
+            if self._is("loading"):
+                self._report("loading", stage, fraction)
+
+        assert self._event_loop is not None
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens
+            self._event_loop.call_soon_threadsafe(report)
+
+    def _prepare(self) -> Path:
+        from engine.models.convert import prepare
+
+        return prepare(self._config.model, self._config.precision, self._config, self._tell)
+
+    def _load(self) -> tuple[_Loaded, Stepper]:
+        config = self._config
+        options = read_options(OnnxOptions, config.options)
+        if config.itl_ratio <= 1:
+            raise EngineStartError("itl_ratio must be above 1")
+        if config.max_num_seqs < 1:
+            raise EngineStartError("max_num_seqs must be at least 1")
+        model = PreparedModel.read(self._folder or self._prepare())
+        manifest = model.manifest
+        max_len = min(manifest.max_model_len, config.max_model_len or manifest.max_model_len)
+        kv_tokens = _kv_tokens(config, manifest, max_len)
+        self._tell("loading the weights", 0.2)
+        session = ModelSession(
+            model,
+            slots=config.max_num_seqs,
+            max_len=max_len,
+            resident_tokens=kv_tokens,
+            max_chunk=min(options.max_prefill_chunk, max_len),
+            threads=config.threads or physical_cores(),
+            spin=options.spin,
+        )
+        info = _model_info(model, config, max_len)
+        stepper = Stepper(
+            session,
+            max_running=config.max_num_seqs,
+            kv_tokens=kv_tokens,
+            prefix_cache_tokens=config.prefix_cache_tokens,
+            itl_ratio=config.itl_ratio,
+        )
+        self._tell("warming up", 0.9)
+        session.warm_up()
+        return _Loaded(info, Detokenizer(model.tokenizer)), stepper
+
+
+def _put_all(outputs: list[Output]) -> None:
+    for mailbox, item in outputs:
+        mailbox.put(item)
+
+
+def _kv_tokens(config: EngineConfig, manifest: Manifest, max_len: int) -> int:
+    """Tokens that running sequences may hold together, in whole blocks."""
+    wanted = config.kv_cache_tokens
+    if wanted is None:
+        wanted = config.max_num_seqs * max_len
+        memory = available_memory()
+        if memory is not None:
+            wanted = min(wanted, int(memory * _KV_MEMORY_SHARE) // manifest.kv_bytes_per_token)
+    if wanted < BLOCK:
+        raise EngineStartError(
+            f"there is KV memory for {wanted} tokens only, and {BLOCK} is the least: raise "
+            "kv_cache_tokens or free memory"
+        )
+    return blocks_for(wanted) * BLOCK
+
+
+def _model_info(model: PreparedModel, config: EngineConfig, max_len: int) -> ModelInfo:
+    manifest = model.manifest
+    names = config.names
+    return ModelInfo(
+        id=names[0],
+        aliases=tuple(names[1:]),
+        source=config.model,
+        max_model_len=max_len,
+        vocab_size=manifest.vocab_size,
+        tokenizer=model.tokenizer,
+        chat_template=model.chat_template,
+        template_globals=model.template_globals,
+        eos_token_ids=frozenset(manifest.eos_token_ids),
+        created=int(time.time()),
+        engine="onnx",
+        quantization="none" if manifest.precision == "fp32" else manifest.precision,
+        device="cpu",
+        dtype="float32",
+        default_sampling=model.default_sampling,
+    )
