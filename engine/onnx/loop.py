@@ -115,9 +115,7 @@ class EngineLoop:
     def _step(self) -> None:
         self._stepper.decode()
         self._hand_over()
-        spent = 0
-        while count := self._stepper.prefill(spent):
-            spent += count
+        while self._stepper.prefill():
             self._hand_over()
 
     def _hand_over(self) -> None:

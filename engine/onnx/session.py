@@ -31,7 +31,7 @@ class ModelSession:
         resident_tokens: tokens of KV memory to keep when slots are left.
         max_chunk: most tokens of one prefill run.
         threads: CPU threads inside a run.
-        spin: whether those threads burn CPU while they wait for the next operator.
+        spin_us: microseconds that those threads stay awake waiting for the next operator.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class ModelSession:
         resident_tokens: int,
         max_chunk: int,
         threads: int,
-        spin: bool,
+        spin_us: int,
     ) -> None:
         manifest = model.manifest
-        self._session = _open_session(model, threads, spin)
+        self._session = _open_session(model, threads, spin_us)
         self._layers = manifest.num_layers
         self.vocab_size = manifest.vocab_size
         self.kv = KvSlots(
@@ -150,15 +150,20 @@ def _bind_out(binding: Any, name: str, array: npt.NDArray[Any], shape: tuple[int
     binding.bind_output(name, "cpu", 0, array.dtype, shape, array.ctypes.data)
 
 
-def _open_session(model: PreparedModel, threads: int, spin: bool) -> Any:
+def _open_session(model: PreparedModel, threads: int, spin_us: int) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin else "0")
-    for entry, value in session_entries().items():
+    entries = {
+        "session.intra_op.allow_spinning": "1" if spin_us else "0",
+        "session.intra_op.spin_duration_us": str(spin_us),
+        # Between runs the threads have to leave the CPU to the event loop.
+        "session.force_spinning_stop": "1",
+    }
+    for entry, value in (entries | session_entries()).items():
         options.add_session_config_entry(entry, value)
     try:
         session = ort.InferenceSession(

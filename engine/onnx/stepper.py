@@ -95,12 +95,16 @@ class Stepper:
         )
 
     def decode(self) -> None:
-        """Add one token to every decoding sequence, if there is one."""
+        """Add one token to every decoding sequence, if there is one; prefill may follow."""
         scheduler = self._scheduler
         scheduler.make_room_to_decode()
         batch = list(scheduler.decoding)
-        if not batch:
-            return
+        if batch:
+            self._decode(batch)
+        self._pacer.open_gap()
+
+    def _decode(self, batch: list[Sequence]) -> None:
+        scheduler = self._scheduler
         started = time.perf_counter()
         logits = self._session.decode(
             [sequence.tokens[sequence.kv_len] for sequence in batch],
@@ -114,25 +118,18 @@ class Stepper:
         self._take_choices(batch, self._sampler.choose(logits))
         self._pacer.decoded(len(batch), time.perf_counter() - started)
 
-    def prefill(self, spent: int) -> int:
-        """Run one prefill chunk, if there is something to prefill and time for it.
-
-        Args:
-            spent: tokens that were prefilled since the last decode step.
-
-        Returns:
-            Tokens prefilled; 0 when a decode step is due or nothing waits.
-        """
-        room = self._pacer.chunk(len(self._scheduler.decoding)) - spent
-        sequence = self._scheduler.next_to_prefill() if room > 0 else None
+    def prefill(self) -> bool:
+        """Run one prefill chunk; False when a decode step is due or nothing waits."""
+        room = self._pacer.room(len(self._scheduler.decoding))
+        sequence = self._scheduler.next_to_prefill() if room else None
         if sequence is None:
-            return 0
+            return False
         if sequence.kv_len == 0:
             self._begin_prefill(sequence)
         start, end = sequence.kv_len, sequence.prefill_len
         if start >= end:
             self._scheduler.start_decoding(sequence)
-            return 1
+            return True
         most = min(room, self._session.max_chunk)
         if sequence.wants_prompt_logprobs:
             most = min(most, _PROMPT_LOGITS // self._session.vocab_size)
@@ -147,7 +144,7 @@ class Stepper:
             self._report_prompt(sequence, start, logits)
         if sequence.kv_len == end:
             self._end_prefill(sequence, logits[-1:])
-        return count
+        return True
 
     def _begin_prefill(self, sequence: Sequence) -> None:
         job = sequence.job

@@ -70,9 +70,9 @@ class OnnxFactory:
             time.sleep(STEP_S)
             decode()
 
-        def slow_prefill(spent: int) -> int:
+        def slow_prefill() -> bool:
             time.sleep(STEP_S)
-            return prefill(spent)
+            return prefill()
 
         stepper.decode, stepper.prefill = slow_decode, slow_prefill
 

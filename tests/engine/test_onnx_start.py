@@ -91,8 +91,9 @@ async def test_a_manifest_that_is_no_json_is_refused(folder: Path) -> None:
     ("config", "word"),
     [
         ({"options": {"max_prefill_chunk": 1}}, "max_prefill_chunk"),
-        ({"options": {"spin": "yes"}}, "spin"),
-        ({"options": {"spinning": True}}, "spinning"),
+        ({"options": {"spin_us": True}}, "spin_us"),
+        ({"options": {"spin_us": -1}}, "spin_us"),
+        ({"options": {"spinning": 1}}, "spinning"),
         ({"itl_ratio": 1.0}, "itl_ratio"),
         ({"kv_cache_tokens": 0}, "kv_cache_tokens"),
         ({"max_num_seqs": 0}, "max_num_seqs"),

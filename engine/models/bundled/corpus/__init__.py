@@ -1,0 +1,1 @@
+"""Synthetic conversations that the bundled model is trained and examined on."""
