@@ -1,0 +1,307 @@
+"""vLLM's AsyncLLM as an engine of the seam."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import math
+import threading
+from collections.abc import AsyncGenerator, Callable
+
+from engine.base import (
+    Delta,
+    EngineDead,
+    EngineError,
+    EngineOverloaded,
+    EngineStartError,
+    EngineState,
+    GenerateRequest,
+    Load,
+    ModelInfo,
+    Progress,
+    RequestRejected,
+    SamplingParams,
+)
+from engine.checks import check_request
+from engine.config import EngineConfig
+from engine.detokenize import Detokenizer
+from engine.vllm import compat, convert, describe, metrics
+from engine.vllm.build import Built, build
+from engine.vllm.hardware import Hardware, detect
+from engine.vllm.process import CoreProcesses
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 0.02
+# How long EngineCore may take to end by itself before it is killed. On CPUs there is no
+# device state to give back, and its worker seldom ends within vLLM's own limit of 5 s.
+_CORE_STOP_S = 5.0
+_CORE_STOP_CPU_S = 1.0
+# How long consumers get to take the last delta of an aborted request.
+_LAST_DELTA_S = 0.5
+
+
+class VllmEngine:
+    """One model on vLLM, in a process tree of its own below this one.
+
+    Args:
+        config: what to load.
+        hardware: finds out what it will run on; asked once per start.
+    """
+
+    def __init__(self, config: EngineConfig, hardware: Callable[[], Hardware] = detect) -> None:
+        self._config = config
+        self._hardware = hardware
+        self._progress = Progress("created", "not started")
+        self._built: Built | None = None
+        self._info: ModelInfo | None = None
+        self._processes = CoreProcesses()
+        self._cancelled = threading.Event()
+        self._loading: asyncio.Future[Built] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._deadline = math.inf
+        self._live: set[str] = set()
+
+    @property
+    def info(self) -> ModelInfo:
+        if self._info is None:
+            raise EngineError("the engine has not been loaded yet")
+        return self._info
+
+    @property
+    def progress(self) -> Progress:
+        if self._progress.state == "ready" and self._errored():
+            return Progress("dead", "EngineCore is gone")
+        return self._progress
+
+    async def start(self) -> None:
+        if self._progress.state != "created":
+            raise EngineStartError("an engine starts once; make a new one")
+        self._stage("checking the settings")
+        self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+        try:
+            self._built = await asyncio.shield(self._loading)
+            await self._finish_start(self._built)
+        except asyncio.CancelledError:
+            await self._give_up()
+            raise
+        except Exception as error:
+            reason = self._processes.reason() or str(error) or type(error).__name__
+            explain = self._built.explain if self._built is not None else str
+            await self._give_up()
+            if isinstance(error, EngineStartError):
+                raise
+            raise EngineStartError(explain(reason)) from error
+        self._set("ready", "ready", 1.0)
+
+    def _load(self) -> Built:
+        """Runs in a thread."""
+        return build(self._config, self._hardware, self._processes, self._stage, self._cancelled)
+
+    async def _unload(self, built: Built) -> None:
+        compat.hang_up(built.llm)
+        grace = _CORE_STOP_CPU_S if built.device.startswith("cpu") else _CORE_STOP_S
+        await asyncio.to_thread(compat.shut_down, built.llm, grace)
+        await asyncio.to_thread(self._processes.close)
+
+    async def _finish_start(self, built: Built) -> None:
+        """What needs the event loop: adapters, and one token as a proof of life."""
+        llm = built.llm
+        if "generate" not in await llm.get_supported_tasks():
+            raise EngineStartError(
+                f"{self._config.model} does not generate text (vLLM offers: "
+                f"{', '.join(await llm.get_supported_tasks())})"
+            )
+        for name, adapter in built.adapters.items():
+            self._stage(f"loading the adapter {name}")
+            await llm.add_lora(adapter)
+        self._info = describe.model_info(
+            self._config, llm, built.label, built.device, built.adapters
+        )
+        self._stage("generating a first token")
+        first = GenerateRequest("first-token", [0], SamplingParams(max_tokens=1))
+        async with contextlib.aclosing(self._attempt(built, first, False)) as stream:
+            async for _ in stream:
+                pass
+
+    async def _give_up(self) -> None:
+        """Leave no process behind, whatever state the start is in."""
+        self._cancelled.set()
+        if self._stopping is None:
+            self._set("dead", "could not start")
+        loading, self._loading = self._loading, None
+        if loading is None:  # a stop has come first and does the same
+            return
+        while not loading.done():
+            # Children that are gone make vLLM's constructor fail, which ends the thread.
+            await asyncio.to_thread(self._processes.kill)
+            await asyncio.wait([loading], timeout=_POLL_S)
+        if loading.exception() is None:
+            self._built = None
+            await self._unload(loading.result())
+        await asyncio.to_thread(self._processes.close)
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        built = self._admit(request)
+        self._live.add(request.request_id)
+        if request.resume is None:
+            source = self._attempt(built, request, False)
+        else:
+            source = self._carry_on(built, request)
+        try:
+            async with contextlib.aclosing(source) as stream:
+                async for delta in stream:
+                    yield delta
+        finally:
+            self._live.discard(request.request_id)
+
+    def _admit(self, request: GenerateRequest) -> Built:
+        if self._built is None or self._progress.state != "ready":
+            raise EngineDead(f"the engine takes no requests ({self._progress.stage})")
+        if self._errored():
+            raise self._dead()
+        check_request(request, self.info)
+        if request.lora is not None and request.lora not in self._built.adapters:
+            raise RequestRejected(
+                f"no adapter {request.lora!r} is loaded", param="model", code="model_not_found"
+            )
+        self._check_queue(self._built, request)
+        return self._built
+
+    def _check_queue(self, built: Built, request: GenerateRequest) -> None:
+        """vLLM's last report says who waits for KV memory; it is a step old, so the number
+        of requests that surely cannot run all at once is the bound between two steps."""
+        most = self._config.max_waiting
+        unfinished = self._unfinished(built)
+        reported = min(built.counters.total("waiting"), unfinished)
+        room = built.shape.max_num_seqs * len(built.counters.ranks) + most
+        if unfinished + request.sampling.n > room or reported >= max(1, most):
+            raise EngineOverloaded(f"{max(reported, unfinished)} requests are queued or running")
+
+    async def _carry_on(
+        self, built: Built, request: GenerateRequest
+    ) -> AsyncGenerator[Delta, None]:
+        replay = convert.replayable(request)
+        try:
+            async with contextlib.aclosing(self._attempt(built, request, replay)) as stream:
+                async for delta in stream:
+                    yield delta
+            return
+        except convert.Diverged:
+            if request.sampling.structured is not None:
+                raise EngineError(
+                    "the structured output that another engine began cannot be carried on here"
+                ) from None
+        async with contextlib.aclosing(self._attempt(built, request, False)) as stream:
+            async for delta in stream:
+                yield delta
+
+    async def _attempt(
+        self, built: Built, request: GenerateRequest, replay: bool
+    ) -> AsyncGenerator[Delta, None]:
+        outputs = convert.Outputs(request, self.info.eos_token_ids, self._detokenizer, replay)
+        source = None
+        try:
+            prompt = await built.prompt(request, convert.prompt_ids(request, replay))
+            compat.check_admission(built.llm, request.sampling.n)
+            source = built.llm.generate(
+                prompt,
+                convert.sampling_params(request, replay),
+                request.request_id,
+                lora_request=built.adapters.get(request.lora) if request.lora else None,
+                priority=request.priority,
+            )
+            async for output in source:
+                for delta in outputs.deltas(output):
+                    yield delta
+                if outputs.finished and not output.finished:
+                    return  # a stop string: vLLM is told by closing its generator
+        except (EngineError, convert.Diverged):
+            raise
+        except Exception as error:
+            if self._errored():
+                raise self._dead() from error
+            raise compat.translate(error) from error
+        finally:
+            if source is not None:
+                await source.aclose()
+
+    def load(self) -> Load:
+        built = self._built
+        if built is None:
+            return Load(0, 0, 0, 0, self._config.max_num_seqs)
+        return metrics.load(built.counters, built.shape, self._unfinished(built))
+
+    def metrics(self) -> list[metrics.Sample]:
+        """vLLM's own metrics of this model, labelled with its name and rank."""
+        built = self._built
+        if built is None or self._info is None:
+            return []
+        unfinished = self._unfinished(built)
+        return list(metrics.samples(built.counters, built.shape, unfinished, self._info.id))
+
+    async def check_health(self) -> None:
+        if self._progress.state != "ready" or self._errored():
+            raise self._dead()
+
+    async def stop(self, drain_s: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._deadline = min(self._deadline, now + drain_s)
+        if self._stopping is None:
+            if self._progress.state == "ready":
+                self._set("draining", "letting requests finish")
+            self._stopping = asyncio.create_task(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        if self._loading is not None and self._built is None:
+            await self._give_up()
+        if (built := self._built) is not None:
+            llm = built.llm
+            if not self._errored():
+                await self._until(lambda: self._unfinished(built) == 0, math.inf)
+                await llm.abort(list(self._live))
+                await self._until(lambda: not self._live, _LAST_DELTA_S)
+            self._set("stopped", "stopped")
+            self._built = self._loading = None
+            await self._unload(built)
+        await asyncio.to_thread(self._processes.close)
+        self._set("stopped", "stopped")
+
+    async def _until(self, true: Callable[[], bool], seconds: float) -> None:
+        """Wait for ``true()``, for ``seconds`` or, when those are infinite, the deadline."""
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        while not true() and now() < (self._deadline if math.isinf(until) else until):
+            if self._errored():
+                return
+            await asyncio.sleep(_POLL_S)
+
+    def _unfinished(self, built: Built) -> int:
+        """Sequences that vLLM has not finished; none once it is dead."""
+        if self._errored():
+            return 0
+        return int(built.llm.output_processor.get_num_unfinished_requests())
+
+    @functools.cached_property
+    def _detokenizer(self) -> Detokenizer:
+        return Detokenizer(self.info.tokenizer)
+
+    def _errored(self) -> bool:
+        return self._built is not None and bool(self._built.llm.errored)
+
+    def _dead(self) -> EngineDead:
+        reason = self._processes.reason()
+        why = f": {reason.splitlines()[0]}" if reason else ""
+        if self._progress.state != "ready":
+            return EngineDead(f"the engine is not running ({self._progress.stage})")
+        return EngineDead(f"vLLM's engine process is gone{why}")
+
+    def _stage(self, stage: str) -> None:
+        log.info("vllm: %s", stage)
+        self._set("loading", stage)
+
+    def _set(self, state: EngineState, stage: str, fraction: float | None = None) -> None:
+        self._progress = Progress(state, stage, fraction)

@@ -1,0 +1,139 @@
+"""The seam's contract suite on vLLM.
+
+Its tests start an engine each, which takes vLLM half a minute. So AsyncLLMs are kept and
+lent: everything of ``VllmEngine`` runs, except that loading finds a loaded one and the end
+of a stop gives it back. What that leaves out is in ``test_vllm_life.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import vllm_tiny as tiny
+
+from engine.base import Engine
+from engine.config import EngineConfig, VllmOptions
+from engine.options import read_options
+from engine.vllm.build import Built, _NoOptions
+from engine.vllm.compat import installed_version
+from engine.vllm.engine import VllmEngine
+from engine.vllm.process import CoreProcesses
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
+pytest.register_assert_rewrite("engine_calls")
+
+from engine_factories import MAX_MODEL_LEN  # noqa: E402
+from test_contract_life import *  # noqa: E402, F403
+from test_contract_output import *  # noqa: E402, F403
+from test_contract_requests import *  # noqa: E402, F403
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+
+
+@dataclass
+class Loaded:
+    """A loaded AsyncLLM and its processes."""
+
+    built: Built
+    processes: CoreProcesses
+
+
+class Lent(VllmEngine):
+    """Loads from the pool."""
+
+    def __init__(self, config: EngineConfig, pool: dict[int, Loaded]) -> None:
+        super().__init__(config)
+        self._pool = pool
+
+    @property
+    def loaded(self) -> Loaded | None:
+        return self._pool.get(self._config.max_num_seqs)
+
+    def _load(self) -> Built:
+        if self.loaded is None:
+            own, self._processes = self._processes, CoreProcesses()
+            built = super()._load()
+            self._pool[self._config.max_num_seqs] = Loaded(built, self._processes)
+            self._processes = own
+            return built
+        read_options(_NoOptions, self._config.options)
+        return self.loaded.built
+
+    async def _unload(self, built: Built) -> None:
+        if built.llm.errored:
+            loaded = self._pool.pop(self._config.max_num_seqs)
+            self._processes = loaded.processes
+            await super()._unload(built)
+        else:
+            # The next engine finds no prefix of this one's.
+            await built.llm.reset_prefix_cache()
+
+
+class VllmFactory:
+    """Builds engines on a tiny random model; a step takes milliseconds anyway."""
+
+    def __init__(self, model: Path, pool: dict[int, Loaded]) -> None:
+        self._model = model
+        self._pool = pool
+
+    def build(self, **config: Any) -> Lent:
+        options = VllmOptions(
+            dtype="float32",
+            enforce_eager=True,
+            # The suite's prefixes are shorter than the CPU's usual block of 128 tokens.
+            engine_args={"block_size": 32},
+        )
+        defaults = {"max_model_len": MAX_MODEL_LEN, "max_num_seqs": 8, "kind": "vllm"}
+        return Lent(
+            EngineConfig(model=str(self._model), vllm=options, **(defaults | config)), self._pool
+        )
+
+    def slow_down(self, engine: Engine) -> None:
+        pass
+
+    def kill(self, engine: Engine) -> None:
+        assert isinstance(engine, Lent)
+        assert engine.loaded is not None
+        os.kill(engine.loaded.processes.cores()[0], signal.SIGKILL)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def pool() -> AsyncIterator[dict[int, Loaded]]:
+    if installed_version() is None:
+        pytest.skip("vLLM is not installed")
+    lent: dict[int, Loaded] = {}
+    yield lent
+    for loaded in lent.values():
+        last = VllmEngine(EngineConfig())
+        last._processes = loaded.processes
+        await last._unload(loaded.built)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def factory(pool: dict[int, Loaded], tmp_path_factory: pytest.TempPathFactory) -> VllmFactory:
+    return VllmFactory(tiny.write_model(tmp_path_factory.mktemp("contract") / "tiny"), pool)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def engine(factory: VllmFactory) -> AsyncIterator[VllmEngine]:
+    engine = factory.build()
+    await engine.start()
+    yield engine
+    await engine.stop(0)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def slow_engine(factory: VllmFactory) -> AsyncIterator[VllmEngine]:
+    engine = factory.build(max_num_seqs=1, max_waiting=1)
+    await engine.start()
+    yield engine
+    await engine.stop(0)
