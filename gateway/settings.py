@@ -8,22 +8,51 @@ with the fix in the message. ``.env.example`` is generated from this file.
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from engine.config import EngineConfig, EngineKind, OnnxPrecision
+from gateway.settings_fleet import FleetSettings
+from gateway.settings_vllm import VLLM_MAX_NUM_SEQS, VllmSettings
 
 MIB = 1024 * 1024
+ONNX_MAX_NUM_SEQS = 16
+
+
+# What an entry of MODELS may set.
+PER_MODEL = frozenset(
+    {
+        "model_name",
+        "served_model_name",
+        "revision",
+        "engine",
+        "replicas",
+        "max_model_len",
+        "max_num_seqs",
+        "onnx_precision",
+        "onnx_threads",
+        "onnx_kv_tokens",
+        "onnx_prefix_cache_tokens",
+        "engine_options",
+        *VllmSettings.model_fields,
+    }
+)
 
 
 class SettingsError(Exception):
     """The settings are not usable. The message lists every fault with its fix."""
 
 
-class Settings(BaseSettings):
+class Settings(FleetSettings, VllmSettings):
     """The one settings object. Field names in upper case are the environment's names."""
 
     model_config = SettingsConfigDict(
@@ -52,7 +81,12 @@ class Settings(BaseSettings):
     max_model_len: int | None = Field(
         None, ge=16, le=10_000_000, description="Cap on prompt plus output, in tokens."
     )
-    max_num_seqs: int = Field(16, ge=1, le=1024, description="Sequences decoded together.")
+    max_num_seqs: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Sequences decoded together; empty: 16 with ONNX, 256 with vLLM.",
+    )
     max_queue: int = Field(
         256, ge=0, le=100_000, description="Requests that may wait; more are refused with 503."
     )
@@ -75,6 +109,12 @@ class Settings(BaseSettings):
         Path.home() / ".cache" / "llm-gateway",
         description="Where downloaded and converted models are kept.",
     )
+    engine_options: dict[str, Any] = Field(
+        {}, description="Options of one engine kind only, as a JSON object."
+    )
+    strict_parameters: bool = Field(
+        False, description="Refuse unknown request fields with 400 instead of ignoring them."
+    )
     drain_timeout_s: float = Field(
         30.0, ge=0, le=86_400, description="How long SIGTERM lets running streams go on."
     )
@@ -86,6 +126,15 @@ class Settings(BaseSettings):
     )
     body_timeout_s: float = Field(
         30.0, gt=0, le=3600, description="How long a client may take to send a request body."
+    )
+    head_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="How long a client may take to send a request head."
+    )
+    write_timeout_s: float = Field(
+        60.0, gt=0, le=3600, description="How long a client may refuse to read its answer."
+    )
+    keep_alive_s: float = Field(
+        75.0, ge=0, le=3600, description="How long an idle connection stays open."
     )
     sse_ping_s: float = Field(
         15.0, ge=0, le=3600, description="Comment sent on a silent stream; 0 turns it off."
@@ -110,7 +159,14 @@ class Settings(BaseSettings):
             )
         return keys
 
-    @field_validator("revision", "max_model_len", "onnx_threads", "onnx_kv_tokens", mode="before")
+    @field_validator("model_cache_dir")
+    @classmethod
+    def _expand_home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @field_validator(
+        "revision", "max_model_len", "max_num_seqs", "onnx_threads", "onnx_kv_tokens", mode="before"
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -124,22 +180,88 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_models(self) -> Self:
+        names: set[str] = set()
+        for config, _ in self.served_models():
+            if taken := names.intersection(config.names):
+                raise ValueError(
+                    f"MODELS: two models are called {sorted(taken)[0]}; give each entry its own "
+                    "served_model_name"
+                )
+            names.update(config.names)
+        return self
+
+    def served_models(self) -> list[tuple[EngineConfig, int]]:
+        """Each served model and how many engines it gets. Raises ValueError."""
+        found = [(self.engine_config(), self.replicas)]
+        for position, entry in enumerate(self.models):
+            own = self._of_entry(entry, f"MODELS[{position}]")
+            found.append((own.engine_config(), own.replicas))
+        return found
+
+    def _of_entry(self, entry: dict[str, Any], where: str) -> Settings:
+        if unknown := sorted(set(entry) - PER_MODEL):
+            raise ValueError(f"{where}: {unknown[0]} is not a setting of a single model")
+        if "model_name" not in entry:
+            raise ValueError(f"{where}: model_name is missing")
+        shared = {name: getattr(self, name) for name in type(self).model_fields}
+        not_shared = {"models": (), "served_model_name": (), "replicas": 1, "engine_options": {}}
+        own = shared | not_shared | entry
+        try:
+            return EntrySettings(**own)
+        except ValidationError as error:
+            raise ValueError(f"{where}: {explain(error)}") from None
+
+    def fallback_config(self) -> EngineConfig | None:
+        """The CPU engine that answers while a model cannot, or None."""
+        if self.fallback_model is None:
+            return None
+        return replace(
+            self.engine_config(),
+            model=self.fallback_model,
+            kind="onnx",
+            served_names=(),
+            revision=None,
+            max_model_len=None,
+            max_num_seqs=ONNX_MAX_NUM_SEQS,
+            options={},
+        )
+
     def engine_config(self) -> EngineConfig:
-        """The part of the settings that an engine is built from."""
+        """The part of the settings that the first model's engine is built from."""
         return EngineConfig(
             model=self.model_name,
             kind=self.engine,
             served_names=self.served_model_name,
             revision=self.revision,
             max_model_len=self.max_model_len,
-            max_num_seqs=self.max_num_seqs,
+            max_num_seqs=self.max_num_seqs or ONNX_MAX_NUM_SEQS,
             max_waiting=self.max_queue,
             kv_cache_tokens=self.onnx_kv_tokens,
             prefix_cache_tokens=self.onnx_prefix_cache_tokens,
             precision=self.onnx_precision,
             threads=self.onnx_threads,
             cache_dir=self.model_cache_dir,
+            vllm=self.vllm_options(self.max_num_seqs or VLLM_MAX_NUM_SEQS),
+            options=dict(self.engine_options),
         )
+
+
+class EntrySettings(Settings):
+    """The settings of one entry of MODELS: the environment has been read already, and
+    reading it again would merge its JSON objects into the entry's own."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
 
 
 def split_list(value: Any) -> Any:

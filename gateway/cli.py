@@ -1,0 +1,126 @@
+"""The ``llm-gateway`` command. Each command imports only what it needs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from gateway import __version__
+
+app = typer.Typer(
+    name="llm-gateway",
+    help="A self-hosted OpenAI-compatible LLM server: gateway and engine in one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+model_app = typer.Typer(help="Look at the model that is served.", no_args_is_help=True)
+config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+app.add_typer(config_app, name="config")
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    app()
+
+
+def fail(message: str) -> NoReturn:
+    """End with one readable message and exit code 1."""
+    sys.stderr.write(f"llm-gateway: {message}\n")
+    raise typer.Exit(1)
+
+
+def show_version(wanted: bool) -> None:
+    """``--version``."""
+    if wanted:
+        typer.echo(f"llm-gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Options of the command itself."""
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind (HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind; 0: a free one (PORT).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="bundled, a folder, or a hub id (MODEL_NAME).")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, onnx, vllm, fake (ENGINE).")] = None,
+) -> None:
+    """Serve a model. Settings come from the environment and .env; options override them."""
+    from gateway.settings import SettingsError, load_settings
+
+    options = {"host": host, "port": port, "model_name": model, "engine": engine}
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        settings = load_settings(**given)
+    except SettingsError as error:
+        fail(f"the settings are not usable:\n{error}")
+
+    from engine.registry import build_engine, choose
+    from gateway.banner import Banner
+    from gateway.server import BindError, bind, run
+
+    try:
+        listener = bind(settings.host, settings.port)
+    except BindError as error:
+        fail(str(error))
+    banner = Banner(settings, listener.getsockname()[1])
+    banner.starting(*choose(settings.engine_config()))
+    raise typer.Exit(run(settings, listener, build_engine, banner.ready))
+
+
+@app.command()
+def chat(
+    base_url: Annotated[
+        str, typer.Option(help="An OpenAI-compatible server.", envvar="OPENAI_BASE_URL")
+    ] = "http://127.0.0.1:8000/v1",
+    model: Annotated[str | None, typer.Option(help="Absent: the server's first model.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="Its key.", envvar="OPENAI_API_KEY")] = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+) -> None:
+    """Chat with a model in the terminal. Ctrl-C stops an answer, /exit or Ctrl-D leaves."""
+    from gateway.chat_client import ChatError, chat_in_terminal
+
+    try:
+        chat_in_terminal(base_url, model, api_key, system)
+    except ChatError as error:
+        fail(str(error))
+
+
+@model_app.command("eval")
+def evaluate_model(
+    per_skill: Annotated[int, typer.Option(min=1, help="Prompts per skill.")] = 50,
+    fp32: Annotated[
+        bool, typer.Option(help="Compare with the unquantised model (needs the convert extra).")
+    ] = True,
+) -> None:
+    """Score the bundled model on held-out prompts: accuracy per skill, and the loss to fp32."""
+    from engine.base import EngineStartError
+    from gateway.model_eval import run_evaluation
+
+    try:
+        passed = run_evaluation(per_skill, with_fp32=fp32)
+    except EngineStartError as error:
+        fail(str(error))
+    raise typer.Exit(0 if passed else 1)
+
+
+@config_app.command("example")
+def config_example() -> None:
+    """Print .env.example: every setting with its default and what it means."""
+    from gateway.settings_example import example
+
+    typer.echo(example(), nl=False)

@@ -1,0 +1,245 @@
+"""What can go wrong with a request, and the one table from exception to response.
+
+    GatewayError                 carries a message that is safe to show
+    ├─ InvalidRequest            400  a field is missing, mistyped or out of bounds
+    ├─ InvalidApiKey             401
+    ├─ HostNotAllowed            403
+    ├─ ModelNotFound             404
+    ├─ UnknownUrl                404
+    ├─ MethodNotAllowed          405
+    ├─ BodyTimeout               408
+    ├─ BodyTooLarge              413
+    ├─ UnsupportedMediaType      415
+    ├─ ModelLoading              503
+    ├─ ServerDraining            503
+    ├─ PromptTimeout             503
+    └─ GenerationAborted         503
+    ClientGone                   nobody is left to answer
+
+Engine errors join the table below. Anything else is a defect: it is answered with 500,
+a fixed text and the request id, and logged. No text of an unexpected exception is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from engine.base import EngineDead, EngineError, EngineOverloaded, RequestRejected
+
+OVERLOADED_RETRY_S = 1
+LOADING_RETRY_S = 2
+DRAINING_RETRY_S = 5
+
+
+class ClientGone(Exception):
+    """The client closed the connection; the work was cancelled and nobody listens."""
+
+
+class GatewayError(Exception):
+    """A fault with a message written for the caller.
+
+    Attributes:
+        param: the request field at fault, such as ``messages[2].content``, or None.
+        code: overrides the code of the table.
+        allow: methods that the route takes; for 405 only.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        allow: str | None = None,
+    ):
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+        self.allow = allow
+
+
+class InvalidRequest(GatewayError):
+    """The request can never succeed as it is."""
+
+
+class InvalidApiKey(GatewayError):
+    """No key, or a key that this server does not know."""
+
+
+class HostNotAllowed(GatewayError):
+    """The Host header is malformed, or names this keyless server by a foreign name."""
+
+
+class ModelNotFound(GatewayError):
+    """The named model is not served here."""
+
+
+class UnknownUrl(GatewayError):
+    """No route has this path."""
+
+
+class MethodNotAllowed(GatewayError):
+    """The route exists for other methods."""
+
+
+class BodyTimeout(GatewayError):
+    """The client did not send its body in time."""
+
+
+class BodyTooLarge(GatewayError):
+    """The body is larger than MAX_BODY_BYTES."""
+
+
+class UnsupportedMediaType(GatewayError):
+    """The body is not declared as plain JSON."""
+
+
+class ModelLoading(GatewayError):
+    """The model is not ready yet."""
+
+
+class ServerDraining(GatewayError):
+    """The server is shutting down and takes no new work."""
+
+
+class PromptTimeout(GatewayError):
+    """Rendering or tokenising the prompt took longer than its bound."""
+
+
+class GenerationAborted(GatewayError):
+    """The engine ended a running generation, as at the end of a drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """How one kind of exception is answered.
+
+    Attributes:
+        message: shown instead of the exception's own text; None shows that text.
+        retry: the ``x-should-retry`` header; None leaves the choice to the client.
+        retry_after: seconds for ``Retry-After``, or None.
+        close: whether the connection ends with the answer.
+    """
+
+    status: int
+    type: str
+    code: str | None
+    message: str | None = None
+    retry: bool | None = None
+    retry_after: int | None = None
+    close: bool = False
+
+
+CALLER = "invalid_request_error"
+SERVICE = "service_unavailable_error"
+
+TABLE: dict[type[BaseException], Row] = {
+    InvalidRequest: Row(400, CALLER, "invalid_value", retry=False),
+    RequestRejected: Row(400, CALLER, "invalid_value", retry=False),
+    InvalidApiKey: Row(401, "authentication_error", "invalid_api_key", retry=False),
+    HostNotAllowed: Row(403, "permission_error", "host_not_allowed", retry=False),
+    ModelNotFound: Row(404, CALLER, "model_not_found", retry=False),
+    UnknownUrl: Row(404, CALLER, "unknown_url", retry=False),
+    MethodNotAllowed: Row(405, CALLER, "method_not_supported", retry=False),
+    BodyTimeout: Row(408, CALLER, "request_timeout", close=True),
+    BodyTooLarge: Row(413, CALLER, "request_too_large", retry=False, close=True),
+    UnsupportedMediaType: Row(415, CALLER, "unsupported_media_type", retry=False),
+    ModelLoading: Row(503, SERVICE, "model_loading", retry=True, retry_after=LOADING_RETRY_S),
+    ServerDraining: Row(
+        503, SERVICE, "server_draining", retry=True, retry_after=DRAINING_RETRY_S, close=True
+    ),
+    PromptTimeout: Row(503, SERVICE, "prompt_timeout", retry=False),
+    GenerationAborted: Row(
+        503, SERVICE, "server_draining", retry=True, retry_after=DRAINING_RETRY_S, close=True
+    ),
+    EngineOverloaded: Row(
+        503,
+        SERVICE,
+        "server_is_overloaded",
+        message="The server is overloaded: its waiting queue is full. Please retry shortly.",
+        retry=True,
+        retry_after=OVERLOADED_RETRY_S,
+    ),
+    EngineDead: Row(
+        503,
+        SERVICE,
+        "engine_unavailable",
+        message="The engine behind this model has stopped working.",
+        retry=True,
+        retry_after=DRAINING_RETRY_S,
+    ),
+    EngineError: Row(
+        503,
+        SERVICE,
+        "engine_unavailable",
+        message="The engine behind this model is not available.",
+        retry=True,
+        retry_after=DRAINING_RETRY_S,
+    ),
+}
+
+DEFECT = Row(
+    500,
+    "server_error",
+    "internal_error",
+    message="The server had an error while processing your request. "
+    "Please quote request id {request_id} when you report it.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """A complete error response: status, body in OpenAI's envelope, and own headers."""
+
+    status: int
+    body: bytes
+    headers: list[tuple[bytes, bytes]]
+    close: bool
+    code: str | None
+
+
+def find_row(error: BaseException) -> Row:
+    """The most specific row of the table for this exception; DEFECT when there is none."""
+    for kind in type(error).__mro__:
+        row = TABLE.get(kind)
+        if row is not None:
+            return row
+    return DEFECT
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether the table knows this kind of exception; everything else is a defect."""
+    return find_row(error) is not DEFECT
+
+
+def answer(error: BaseException, request_id: str) -> ErrorAnswer:
+    """The response to give for an exception."""
+    row = find_row(error)
+    param = code = allow = None
+    if isinstance(error, GatewayError):
+        param, code, allow = error.param, error.code, error.allow
+    elif isinstance(error, RequestRejected):
+        param, code = error.param, error.code
+    text = (row.message or str(error)).replace("{request_id}", request_id)
+    code = code or row.code
+    headers: list[tuple[bytes, bytes]] = []
+    if row.retry is not None:
+        headers.append((b"x-should-retry", b"true" if row.retry else b"false"))
+    if row.retry_after is not None:
+        headers.append((b"retry-after", str(row.retry_after).encode()))
+    if row.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if allow is not None:
+        headers.append((b"allow", allow.encode()))
+    if row.close:
+        headers.append((b"connection", b"close"))
+    body = envelope(text, row.type, param, code)
+    return ErrorAnswer(row.status, body, headers, row.close, code)
+
+
+def envelope(message: str, kind: str, param: str | None, code: str | None) -> bytes:
+    """OpenAI's error object as JSON."""
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})

@@ -1,0 +1,1 @@
+"""The edge: connections, bodies, one object per request, and the outermost application."""

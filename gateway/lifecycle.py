@@ -1,0 +1,82 @@
+"""Whether the server takes work: loading, ready, draining, and who is still being served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from engine.base import EngineError
+from gateway.control.fleet import Fleet
+from gateway.errors import ModelLoading, ServerDraining
+from gateway.telemetry.metrics import EngineSample, Metrics
+
+
+class Lifecycle:
+    """The state of one server process. Owned by its event loop.
+
+    Attributes:
+        fleet: set as soon as its engines are built, which is long before they have started.
+        draining: no new work is taken.
+    """
+
+    def __init__(self) -> None:
+        self.metrics = Metrics(self.engine_samples)
+        self.fleet: Fleet | None = None
+        self.draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def started(self) -> bool:
+        """Whether a model has been loaded."""
+        return self.fleet is not None and self.fleet.was_started
+
+    def loaded_fleet(self) -> Fleet:
+        """The engines, once one of them has started."""
+        if self.fleet is None or not self.fleet.was_started:
+            raise ModelLoading("The model is still loading. Please retry shortly.")
+        return self.fleet
+
+    @contextmanager
+    def admit(self) -> Iterator[Fleet]:
+        """Hold a place for one request. Raises ServerDraining or ModelLoading."""
+        if self.draining:
+            raise ServerDraining("The server is shutting down. Please retry on another one.")
+        fleet = self.loaded_fleet()
+        self.metrics.in_flight += 1
+        self._idle.clear()
+        try:
+            yield fleet
+        finally:
+            self.metrics.in_flight -= 1
+            if not self.metrics.in_flight:
+                self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return when no request is being worked on."""
+        await self._idle.wait()
+
+    def close(self) -> None:
+        """Free what the gateway itself holds of the models."""
+        if self.fleet is not None:
+            self.fleet.close()
+
+    def engine_samples(self) -> Iterator[EngineSample]:
+        """Every engine as the metrics see it, at this moment."""
+        for replica in self.fleet or ():
+            engine = replica.engine
+            try:
+                info = engine.info
+            except EngineError:
+                info = None  # it has never been loaded
+            yield EngineSample(
+                model=replica.config.names[0],
+                index=replica.index,
+                kind=replica.kind,
+                reason=replica.reason,
+                up=replica.ready,
+                restarts=engine.restarts,
+                info=info,
+                load=engine.load(),
+            )

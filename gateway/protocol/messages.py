@@ -1,0 +1,173 @@
+"""Checks chat messages and brings them into the form that chat templates expect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from gateway.protocol.values import (
+    Boolean,
+    ListOf,
+    Mapping,
+    OneOf,
+    Record,
+    Schema,
+    Text,
+    check_length,
+    missing,
+    wrong_type,
+    wrong_value,
+)
+
+MAX_MESSAGES = 2048
+MAX_PARTS = 256
+MAX_TOOLS = 128
+MAX_TOOL_CALLS = 128
+MAX_TEXT = 32 * 1024 * 1024
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+TEXT_PARTS = {"text": "text", "refusal": "refusal"}
+NAME = Text(64, 1)
+
+Message = dict[str, Any]
+
+TOOL = Record(
+    {
+        "type": OneOf(("function",)),
+        "function": Record(
+            {
+                "name": NAME,
+                "description": Text(16_384),
+                "parameters": Mapping(None, 256),
+                "strict": Boolean(),
+            },
+            required=("name",),
+        ),
+    },
+    required=("type", "function"),
+)
+
+TOOL_CALL = Record(
+    {
+        "id": Text(256),
+        "type": OneOf(("function",)),
+        "function": Record(
+            {"name": NAME, "arguments": Text(MAX_TEXT)}, required=("name", "arguments")
+        ),
+    },
+    required=("id", "function"),
+)
+
+
+class Messages:
+    """The ``messages`` array: 1 to MAX_MESSAGES messages, content as text or text parts."""
+
+    def read(self, value: Any, path: str) -> list[Message]:
+        if type(value) is not list:
+            wrong_type(path, value, "an array")
+        check_length(value, path, 1, MAX_MESSAGES)
+        return [read_message(item, f"{path}[{index}]") for index, item in enumerate(value)]
+
+    def schema(self) -> Schema:
+        part = Record({"type": OneOf(tuple(TEXT_PARTS)), "text": Text(MAX_TEXT)}, ("type",))
+        content = {
+            "anyOf": [
+                {"type": "string"},
+                ListOf(part, MAX_PARTS).schema(),
+                {"type": "null"},
+            ]
+        }
+        message = {
+            "type": "object",
+            "properties": {
+                "role": OneOf(ROLES).schema(),
+                "content": content,
+                "name": NAME.schema(),
+                "tool_calls": ListOf(TOOL_CALL, MAX_TOOL_CALLS).schema(),
+                "tool_call_id": Text(256).schema(),
+                "reasoning_content": {"type": "string"},
+            },
+            "required": ["role"],
+        }
+        return {"type": "array", "items": message, "minItems": 1, "maxItems": MAX_MESSAGES}
+
+
+def read_message(value: Any, path: str) -> Message:
+    """One message. Content parts become one string, tool-call arguments become objects."""
+    if type(value) is not dict:
+        wrong_type(path, value, "an object")
+    if value.get("role") is None:
+        missing(f"{path}.role")
+    role = OneOf(ROLES).read(value["role"], f"{path}.role")
+    message: Message = {"role": role}
+    calls = value.get("tool_calls")
+    if calls is not None:
+        if role != "assistant":
+            wrong_value(f"{path}.tool_calls", "only assistant messages may have tool calls")
+        message["tool_calls"] = read_tool_calls(calls, f"{path}.tool_calls")
+    content = value.get("content")
+    if content is None:
+        if not calls and not (role == "assistant" and value.get("refusal") is not None):
+            missing(f"{path}.content")
+        content = value.get("refusal") or ""
+    message["content"] = read_content(content, f"{path}.content")
+    if role == "tool":
+        call_id = value.get("tool_call_id")
+        if call_id is None:
+            missing(f"{path}.tool_call_id")
+        message["tool_call_id"] = Text(256).read(call_id, f"{path}.tool_call_id")
+    if value.get("name") is not None:
+        message["name"] = NAME.read(value["name"], f"{path}.name")
+    if value.get("function_call") is not None:
+        wrong_value(f"{path}.function_call", "function calls are not supported; use tool_calls")
+    if value.get("audio") is not None:
+        wrong_value(f"{path}.audio", "this model does not take audio")
+    reasoning = value.get("reasoning_content")
+    if role == "assistant" and reasoning is not None:
+        message["reasoning_content"] = Text(MAX_TEXT).read(reasoning, f"{path}.reasoning_content")
+    return message
+
+
+def read_content(value: Any, path: str) -> str:
+    """Content given as a string or as text parts; parts are joined by line breaks, as in vLLM."""
+    if type(value) is str:
+        return value
+    if type(value) is not list:
+        wrong_type(path, value, "a string or an array of content parts")
+    check_length(value, path, 1, MAX_PARTS)
+    texts = []
+    for index, part in enumerate(value):
+        where = f"{path}[{index}]"
+        if type(part) is str:
+            texts.append(part)
+            continue
+        if type(part) is not dict:
+            wrong_type(where, part, "an object")
+        kind = part.get("type")
+        if kind is None:
+            missing(f"{where}.type")
+        key = TEXT_PARTS.get(kind) if type(kind) is str else None
+        if key is None:
+            wrong_value(f"{where}.type", "this model takes only 'text' parts")
+        if part.get(key) is None:
+            missing(f"{where}.{key}")
+        texts.append(Text(MAX_TEXT).read(part[key], f"{where}.{key}"))
+    return "\n".join(texts)
+
+
+def read_tool_calls(value: Any, path: str) -> list[dict[str, Any]]:
+    """Earlier tool calls of the assistant, their arguments parsed as templates expect."""
+    calls = ListOf(TOOL_CALL, MAX_TOOL_CALLS).read(value, path)
+    for index, call in enumerate(calls):
+        call.setdefault("type", "function")
+        where = f"{path}[{index}].function.arguments"
+        text = call["function"]["arguments"]
+        try:
+            arguments = orjson.loads(text) if text.strip() else {}
+        except orjson.JSONDecodeError:
+            wrong_value(where, "expected a JSON object in a string")
+        if type(arguments) is not dict:
+            wrong_value(where, "expected a JSON object in a string")
+        call["function"]["arguments"] = arguments
+    return calls

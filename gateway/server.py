@@ -1,0 +1,229 @@
+"""One server process: bind the port, load the engine behind it, serve, drain, exit.
+
+The port is bound first, so that a taken port is reported before minutes of loading, and so that
+probes and clients get an answer, if only 503, from the first second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+
+import uvicorn
+import uvloop
+
+from engine.base import EngineError, EngineStartError, ModelInfo
+from engine.supervise import Backoff
+from gateway.app import build_app
+from gateway.control.fallback import FallbackPolicy
+from gateway.control.fleet import BuildEngine, Fleet, Pool, Replica
+from gateway.http.connection import bounded
+from gateway.settings import Settings
+from gateway.state import GatewayState, new_state
+from gateway.telemetry.logging import Logs
+
+log = logging.getLogger("gateway.server")
+
+# After the drain, for what ended streams still have to send.
+FLUSH_S = 2.0
+BACKLOG = 2048
+LONGEST_RESTART_DELAY_S = 60.0
+
+OnReady = Callable[[list[ModelInfo], float], None]
+
+
+class BindError(Exception):
+    """The address cannot be bound. The message says why and what to do."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; connections wait in its backlog until the server accepts them."""
+    name = host.strip("[]")
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError:
+        raise BindError(f"HOST={host} is not an address of this machine; try 127.0.0.1") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except PermissionError:
+        listener.close()
+        raise BindError(f"PORT={port} needs more rights; take one above 1023") from None
+    except OSError as error:
+        listener.close()
+        if error.errno == 98 or "in use" in str(error).lower():
+            raise BindError(
+                f"port {port} on {host} is already in use; set PORT to another one "
+                "or stop what listens there"
+            ) from None
+        raise BindError(f"HOST={host} is not an address of this machine; try 127.0.0.1") from None
+    return listener
+
+
+class Http(uvicorn.Server):
+    """uvicorn without its own handling of signals, which drains in another way."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the Process."""
+        yield
+
+
+class Process:
+    """The life of one server process.
+
+    Attributes:
+        state: shared with the request handlers.
+        failure: why the engine did not start, or None.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        build: BuildEngine,
+        on_ready: OnReady,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._build = build
+        self._on_ready = on_ready
+        self.state: GatewayState = new_state(settings)
+        self.failure: EngineStartError | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until a signal or a failed start."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        http = Http(self._uvicorn_config())
+        serving = asyncio.create_task(http.serve(sockets=[self._listener]))
+        loading = asyncio.create_task(self._load())
+        stopping = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await self._drain(loading)
+        http.should_exit = True
+        await serving
+        stopping.cancel()
+
+    def _uvicorn_config(self) -> uvicorn.Config:
+        settings = self._settings
+        return uvicorn.Config(
+            build_app(self.state),
+            http=bounded(
+                settings.max_header_bytes, settings.head_timeout_s, settings.write_timeout_s
+            ),
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(settings.keep_alive_s),
+            timeout_graceful_shutdown=int(FLUSH_S),
+            backlog=BACKLOG,
+        )
+
+    async def _load(self) -> None:
+        """Build and start the engine while the port already answers."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        lifecycle = self.state.lifecycle
+        try:
+            fleet = build_fleet(self._settings, self._build)
+            lifecycle.fleet = fleet
+            for pool in fleet.pools:
+                lifecycle.metrics.models[pool.names[0]]  # its series exist from the start
+            await fleet.start()
+        except EngineStartError as error:
+            self.failure = error
+            self._stopping.set()
+            return
+        except Exception as error:
+            log.error("the engine failed to start", exc_info=error)
+            self.failure = EngineStartError(
+                f"The engine failed to start with {type(error).__name__}; see the log above."
+            )
+            self._stopping.set()
+            return
+        # What is loaded now stays; keep the collector from walking it again and again.
+        gc.collect()
+        gc.freeze()
+        infos = [replica.info for replica in fleet.models()]
+        self._on_ready(infos, loop.time() - began)
+
+    def _on_signal(self) -> None:
+        if self._stopping.is_set():
+            os._exit(1)
+        log.info("shutting down: no new requests, running ones may finish")
+        self.state.lifecycle.draining = True
+        self._stopping.set()
+
+    async def _drain(self, loading: asyncio.Task[None]) -> None:
+        """Let running requests finish in time, end the others, and free the engine."""
+        lifecycle = self.state.lifecycle
+        lifecycle.draining = True
+        loading.cancel()
+        await asyncio.wait({loading})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await lifecycle.wait_idle()
+        if lifecycle.fleet is not None:
+            with contextlib.suppress(EngineError):
+                await lifecycle.fleet.stop(0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                await lifecycle.wait_idle()
+        lifecycle.close()
+
+
+def build_fleet(settings: Settings, build: BuildEngine) -> Fleet:
+    """Every engine the settings ask for, not started."""
+    delay = settings.restart_delay_s
+    backoff = Backoff(first=delay, most=max(delay, LONGEST_RESTART_DELAY_S))
+    pools = [
+        Pool(
+            [Replica(config, build, backoff, index) for index in range(count)],
+            settings.carry_on_wait_s,
+        )
+        for config, count in settings.served_models()
+    ]
+    fallback = settings.fallback_config()
+    return Fleet(
+        pools,
+        Replica(fallback, build, backoff) if fallback is not None else None,
+        FallbackPolicy.parse(settings.fallback_policy),
+    )
+
+
+def run(settings: Settings, listener: socket.socket, build: BuildEngine, on_ready: OnReady) -> int:
+    """Run a server on a bound socket until it ends; returns the exit code."""
+    logs = Logs(settings.log_level, settings.log_format)
+
+    async def main() -> EngineStartError | None:
+        process = Process(settings, listener, build, on_ready)
+        process.state.lifecycle.metrics.logs_dropped = logs.dropped
+        await process.run()
+        return process.failure
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        failure = runner.run(main())
+    logs.stop()
+    if failure is not None:
+        sys.stderr.write(f"llm-gateway: {failure}\n")
+        return 1
+    return 0
