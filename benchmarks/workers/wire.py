@@ -76,6 +76,12 @@ def answer(target: Target, command: dict[str, Any]) -> dict[str, Any]:
         prompt = random_prompts(command["seed"], 1, command["prompt_len"])[0]
         sample = target.prefill(prompt)
         return {"tokens": sample.tokens, "seconds": sample.seconds}
+    if command["op"] == "batch":
+        lengths = command["prompt_lens"]
+        prompts = random_prompts(command["seed"], len(lengths), max(lengths))
+        cut = [prompt[:length] for prompt, length in zip(prompts, lengths, strict=True)]
+        sample = target.batch(cut, command["tokens"])  # type: ignore[attr-defined]
+        return {"tokens": sample.tokens, "seconds": sample.seconds}
     if command["op"] == "decode":
         prompts = random_prompts(command["seed"], command["streams"], command["prompt_len"])
         sample = target.decode(prompts, command["tokens"])
