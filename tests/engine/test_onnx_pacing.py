@@ -26,6 +26,14 @@ def test_before_anything_is_measured_chunks_are_small() -> None:
     assert pacer().room(3) == MIN_CHUNK
 
 
+def test_a_tiny_first_prompt_is_learned_from() -> None:
+    made = Pacer(4.0, 512)
+    assert made.room(0) > 1
+    made.prefilled(1, 0.010)
+    made.open_gap()
+    assert made.room(0) == 25
+
+
 @pytest.mark.parametrize("ratio", [2.0, 4.0, 6.0])
 def test_a_chunk_fills_the_gap_that_the_ratio_leaves(ratio: float) -> None:
     made = pacer(ratio)

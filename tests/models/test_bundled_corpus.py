@@ -62,7 +62,7 @@ def test_values_of_training_and_exam_are_disjoint() -> None:
     for is_exam in (False, True):
         source = Source(random.Random(5), heldout.HELDOUT_BANK, heldout=is_exam)
         for _ in range(300):
-            numbers = re.findall(r"\d+", exact.arithmetic(source).messages[1]["content"])
+            numbers = re.findall(r"\d+", exact.arithmetic(source).after_thinking)
             assert exact.is_heldout_pair(int(numbers[0]), int(numbers[1])) is is_exam
 
 

@@ -29,12 +29,11 @@ from engine.vllm.process import CoreProcesses
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-pytest.register_assert_rewrite("engine_calls")
 
-from engine_factories import MAX_MODEL_LEN  # noqa: E402
-from test_contract_life import *  # noqa: E402, F403
-from test_contract_output import *  # noqa: E402, F403
-from test_contract_requests import *  # noqa: E402, F403
+from engine_factories import MAX_MODEL_LEN
+from test_contract_life import *  # noqa: F403
+from test_contract_output import *  # noqa: F403
+from test_contract_requests import *  # noqa: F403
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
