@@ -95,9 +95,9 @@ def locate(model: str, revision: str | None = None) -> Location:
     if model == BUNDLED_NAME:
         return BundledModel()
     path = Path(model).expanduser()
-    if model and path.is_dir():
+    if path.is_dir() and model:
         return LocalFolder(path.resolve())
-    if path.exists():
+    if path.is_file():
         raise EngineStartError(
             f"{model} is a file: set MODEL_NAME to the folder with config.json and safetensors"
         )

@@ -238,8 +238,6 @@ def substitute(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
     before, after = old.outputs[0], new[-1].outputs[0]
     after.name, after.shape, after.dtype = before.name, before.shape, before.dtype
     graph.insert_before(old, new)
-    before.replace_all_uses_with(after)
-    if before in graph.outputs:
-        graph.outputs[graph.outputs.index(before)] = after
+    before.replace_all_uses_with(after, replace_graph_outputs=True)
     graph.remove(old, safe=True)
     before.name = None

@@ -55,7 +55,8 @@ class Pacer:
         self._spent_s += seconds
         new = seconds / tokens
         # In a run much shorter than offered the fixed cost weighs more.
-        if tokens >= self._offered // 2 or new < median(self._token_s):
+        is_short = tokens < self._offered // 2
+        if not is_short or not self._token_s or new < median(self._token_s):
             self._token_s.append(new)
 
     def decoded(self, width: int, seconds: float) -> None:

@@ -176,6 +176,18 @@ def shut_down(llm: Any, timeout_s: float) -> None:
     llm.shutdown = lambda *args, **kwargs: None
 
 
+def close_sockets(llm: Any) -> None:
+    """End the ZeroMQ context, which vLLM leaves to the garbage collector; after ``shut_down``
+    and one turn of the event loop, which closes the sockets."""
+    import zmq
+
+    resources = llm.engine_core.resources
+    sockets = [value for value in vars(resources).values() if isinstance(value, zmq.Socket)]
+    # With a socket open this would block for ever.
+    if all(socket.closed for socket in sockets):
+        resources.ctx.destroy(linger=0)
+
+
 def check_admission(llm: Any, sequences: int) -> None:
     """vLLM's own limits, which exist since some version between 0.28 and 0.32 and which
     ``generate`` has not always applied by itself."""

@@ -104,6 +104,8 @@ class VllmEngine:
         compat.hang_up(built.llm)
         grace = _CORE_STOP_CPU_S if built.device.startswith("cpu") else _CORE_STOP_S
         await asyncio.to_thread(compat.shut_down, built.llm, grace)
+        await asyncio.sleep(0)
+        compat.close_sockets(built.llm)
         await asyncio.to_thread(self._processes.close)
 
     async def _finish_start(self, built: Built) -> None:

@@ -103,7 +103,7 @@ def run_core(folder: str, parent: int, *args: Any, **kwargs: Any) -> None:
     """The child's main function in place of ``EngineCoreProc.run_engine_core``."""
     os.setsid()
     Path(folder, f"core-{os.getpid()}").touch()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
     from engine.vllm import compat
 
     try:
@@ -127,9 +127,10 @@ def report(folder: str, error: BaseException) -> None:
         out.write(line + "\n")
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int, folder: str) -> None:
     while os.getppid() == parent:
         time.sleep(_PARENT_POLL_S)
+    shutil.rmtree(folder, ignore_errors=True)
     for pid in session_members(os.getpid()):
         if pid != os.getpid():
             with contextlib.suppress(ProcessLookupError):

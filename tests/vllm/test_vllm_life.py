@@ -226,6 +226,7 @@ async def test_signals_to_the_group_spare_the_streams_and_death_takes_all(model:
         host.kill()
         await asyncio.to_thread(host.wait, 30)
         assert _gone(ready["processes"], 10)
+        assert not Path(ready["folder"]).exists()
     finally:
         host.kill()
         host.wait()

@@ -33,7 +33,8 @@ async def main(model: str) -> None:
     ]
     while engine.load().running < 4:
         await asyncio.sleep(0.01)
-    print(json.dumps({"processes": engine._processes.alive()}), flush=True)
+    seen = {"processes": engine._processes.alive(), "folder": str(engine._processes.folder)}
+    print(json.dumps(seen), flush=True)
     outputs = await asyncio.gather(*tasks, return_exceptions=True)
     lengths = [
         len(output.token_ids) if not isinstance(output, BaseException) else repr(output)

@@ -22,7 +22,7 @@ ABOUT: dict[str, tuple[str, str, str]] = {
                   "capitals", "The user asks what I can do."),
     "are_you_human": ("No, I am not a human. I am tiny-chat, a tiny demo model.",
                       "not a human", "The user asks if I am human. I am not."),
-    "size": ("I am a tiny demo model with about four million parameters.", "tiny",
+    "size": ("I am a tiny demo model with about three million parameters.", "tiny",
              "The user asks how big I am."),
 }  # fmt: skip
 GENERIC_SYSTEM_SHARE = 0.35

@@ -19,7 +19,9 @@ def is_heldout_pair(a: int, b: int) -> bool:
 def _operands(source: Source) -> tuple[int, int]:
     if not source.heldout and source.chance(0.06):
         # "2 + 2" is what people type first.
-        return int(source.rng.random() * 13), int(source.rng.random() * 13)
+        a, b = int(source.rng.random() * 13), int(source.rng.random() * 13)
+        if not is_heldout_pair(a, b):
+            return a, b
     while True:
         low = 10 if source.heldout or source.chance(0.93) else 0
         a = low + int(source.rng.random() * (100 - low))
