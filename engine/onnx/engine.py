@@ -27,18 +27,16 @@ from engine.checks import check_request
 from engine.config import EngineConfig
 from engine.detokenize import Detokenizer
 from engine.mailbox import Mailbox
-from engine.onnx.hardware import available_memory, physical_cores
+from engine.onnx.hardware import physical_cores
+from engine.onnx.kv_budget import kv_tokens
 from engine.onnx.loop import EngineLoop
 from engine.onnx.prefix_cache import BLOCK
-from engine.onnx.prepared import Manifest, PreparedModel
+from engine.onnx.prepared import PreparedModel
 from engine.onnx.scheduler import blocks_for
 from engine.onnx.sequence import Job, make_sequences
 from engine.onnx.session import ModelSession
 from engine.onnx.stepper import Output, Stepper
 from engine.options import read_options
-
-# Share of the available memory that running sequences may fill when no bound is set.
-_KV_MEMORY_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +136,7 @@ class OnnxEngine:
                 loop.abort(job)
 
     def load(self) -> Load:
-        if self._loop is None:
+        if self._loop is None or self._is("dead"):
             return Load(0, 0, 0, 0, self._config.max_num_seqs)
         snapshot = self._loop.snapshot
         on_the_way = self._submitted - snapshot.submitted
@@ -230,51 +228,45 @@ class OnnxEngine:
         if config.max_num_seqs < 1:
             raise EngineStartError("max_num_seqs must be at least 1")
         model = PreparedModel.read(self._folder or self._prepare())
-        manifest = model.manifest
-        max_len = min(manifest.max_model_len, config.max_model_len or manifest.max_model_len)
-        kv_tokens = _kv_tokens(config, manifest, max_len)
         self._tell("loading the weights", 0.2)
+        try:
+            return self._build(model, options)
+        except (MemoryError, OSError) as error:
+            raise EngineStartError(
+                f"there is not enough memory for {model.folder} ({error}): lower MAX_MODEL_LEN, "
+                "MAX_NUM_SEQS or ONNX_PREFIX_CACHE_TOKENS"
+            ) from error
+
+    def _build(self, model: PreparedModel, options: OnnxOptions) -> tuple[_Loaded, Stepper]:
+        config = self._config
+        longest = model.manifest.max_model_len
+        max_len = min(longest, config.max_model_len or longest)
+        budget = kv_tokens(config, model, max_len)
         session = ModelSession(
             model,
             slots=config.max_num_seqs,
-            max_len=max_len,
-            resident_tokens=kv_tokens,
+            max_len=min(max_len, budget),
+            resident_tokens=budget,
             max_chunk=min(options.max_prefill_chunk, max_len),
             threads=config.threads or physical_cores(),
             spin_us=options.spin_us,
         )
-        info = _model_info(model, config, max_len)
         stepper = Stepper(
             session,
             max_running=config.max_num_seqs,
-            kv_tokens=kv_tokens,
+            kv_tokens=budget,
             prefix_cache_tokens=config.prefix_cache_tokens,
             itl_ratio=config.itl_ratio,
         )
         self._tell("warming up", 0.9)
         session.warm_up()
-        return _Loaded(info, Detokenizer(model.tokenizer)), stepper
+        loaded = _Loaded(_model_info(model, config, max_len), Detokenizer(model.tokenizer))
+        return loaded, stepper
 
 
 def _put_all(outputs: list[Output]) -> None:
     for mailbox, item in outputs:
         mailbox.put(item)
-
-
-def _kv_tokens(config: EngineConfig, manifest: Manifest, max_len: int) -> int:
-    """Tokens that running sequences may hold together, in whole blocks."""
-    wanted = config.kv_cache_tokens
-    if wanted is None:
-        wanted = config.max_num_seqs * max_len
-        memory = available_memory()
-        if memory is not None:
-            wanted = min(wanted, int(memory * _KV_MEMORY_SHARE) // manifest.kv_bytes_per_token)
-    if wanted < BLOCK:
-        raise EngineStartError(
-            f"there is KV memory for {wanted} tokens only, and {BLOCK} is the least: raise "
-            "kv_cache_tokens or free memory"
-        )
-    return blocks_for(wanted) * BLOCK
 
 
 def _model_info(model: PreparedModel, config: EngineConfig, max_len: int) -> ModelInfo:

@@ -7,6 +7,10 @@ import mmap
 import numpy as np
 import numpy.typing as npt
 
+# Without MAP_NORESERVE (Linux's value; Python names it from 3.13 on) the system may refuse
+# long contexts for want of memory that is never touched.
+_MAP_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000
+
 Buffer = npt.NDArray[np.float32]
 
 
@@ -36,9 +40,7 @@ class KvSlots:
         self.buffers: list[Buffer] = []
         """Layer 0 keys, layer 0 values, layer 1 keys and so on."""
         for _ in range(2 * layers):
-            memory = mmap.mmap(
-                -1, slots * self._row_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            )
+            memory = mmap.mmap(-1, slots * self._row_bytes, flags=_MAP_FLAGS)
             self._maps.append(memory)
             shape = (slots, heads, max_len, head_dim)
             self.buffers.append(np.frombuffer(memory, np.float32).reshape(shape))

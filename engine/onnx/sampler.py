@@ -63,10 +63,12 @@ class Sampler:
         faults = self._silence_broken_rows(logits)
         raw = logits[self._reported]
         if self._edits.rows:
-            self._edits.apply(logits)
+            with np.errstate(over="ignore"):
+                self._edits.apply(logits)
             for row in self._edits.rows:
-                if logits[row].max() == -np.inf:
-                    faults.setdefault(row, _NOTHING_ALLOWED)
+                highest = logits[row].max()
+                if not np.isfinite(highest):
+                    faults.setdefault(row, _NOTHING_ALLOWED if highest < 0 else NOT_FINITE)
                     logits[row] = 0
         tokens = [0] * len(self._sequences)
         if self._greedy:

@@ -19,6 +19,8 @@ from engine.onnx.prepared import PreparedModel
 
 Logits = npt.NDArray[np.float32]
 
+_REBUILD = "delete the folder so that the model is converted anew"
+
 
 class ModelSession:
     """Runs prefill chunks of one slot and decode steps over the leading slots.
@@ -46,6 +48,7 @@ class ModelSession:
         spin_us: int,
     ) -> None:
         manifest = model.manifest
+        self._path = model.model_path
         self._session = _open_session(model, threads, spin_us)
         self._layers = manifest.num_layers
         self.vocab_size = manifest.vocab_size
@@ -69,9 +72,17 @@ class ModelSession:
         self._prefill_bindings: dict[int, Any] = {}
 
     def warm_up(self) -> None:
-        """Run once in each mode, so that the first request pays for no set-up."""
-        self.prefill(0, 0, [0] * min(16, self.max_chunk), wanted=1)
-        self.decode([0], [1])
+        """Run once in each mode, so that the first request pays for no set-up.
+
+        Raises EngineStartError when the model cannot run.
+        """
+        try:
+            self.prefill(0, 0, [0] * min(16, self.max_chunk), wanted=1)
+            self.decode([0], [1])
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            raise EngineStartError(
+                f"{self._path} loads but does not run ({error}); {_REBUILD}"
+            ) from error
 
     def decode(self, tokens: Sequence[int], past: Sequence[int]) -> Logits:
         """Append one token to each of the slots ``0 .. len(tokens) - 1``.
@@ -172,7 +183,7 @@ def _open_session(model: PreparedModel, threads: int, spin_us: int) -> Any:
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise EngineStartError(
             f"{model.model_path} cannot be loaded ({error}): the file is damaged or was made "
-            "for another onnxruntime; delete the folder so that the model is converted anew"
+            f"for another onnxruntime; {_REBUILD}"
         ) from error
     _check_signature(model, session)
     return session
@@ -199,9 +210,7 @@ def _check_signature(model: PreparedModel, session: Any) -> None:
     elif _differs(outputs["logits"][-1], manifest.vocab_size):
         fault = "its vocabulary is not that of the manifest"
     if fault:
-        raise EngineStartError(
-            f"{model.model_path}: {fault}; delete the folder so that the model is converted anew"
-        )
+        raise EngineStartError(f"{model.model_path}: {fault}; {_REBUILD}")
 
 
 def _differs(size: int | str | None, expected: int) -> bool:

@@ -138,8 +138,9 @@ class Stepper:
         started = time.perf_counter()
         chunk = sequence.tokens[start : start + count]
         logits = self._session.prefill(sequence.slot, start, chunk, wanted)
-        self._pacer.prefilled(count, time.perf_counter() - started)
         sequence.kv_len += count
+        self._publish(sequence)  # chunk by chunk, since a long prompt's KV at once is a stall
+        self._pacer.prefilled(count, time.perf_counter() - started)
         if sequence.wants_prompt_logprobs:
             self._report_prompt(sequence, start, logits)
         if sequence.kv_len == end:
@@ -176,7 +177,6 @@ class Stepper:
         job.prompt_logprobs += token_logprobs(rows, chosen, [alternatives] * len(chosen))
 
     def _end_prefill(self, sequence: Sequence, logits: Logits) -> None:
-        self._publish(sequence)
         self._scheduler.start_decoding(sequence)
         if sequence.is_catching_up:
             return
@@ -186,7 +186,7 @@ class Stepper:
             family += [s for s in siblings if self._scheduler.fork(sequence, s)]
         if sequence.output_len >= sequence.sampling.max_tokens:
             for member in family:
-                self._put(member, finish="length")
+                self._put(member, text=member.output.flush(), finish="length")
                 self._retire(member)
             return
         rows = np.repeat(logits, len(family), axis=0)

@@ -131,7 +131,7 @@ def _construct(values: dict[str, Any], counters: Counters, processes: CoreProces
     from vllm.v1.engine.async_llm import AsyncLLM
 
     args = AsyncEngineArgs(**values)
-    with compat.own_session(processes):
+    with compat.own_group(processes):
         return AsyncLLM.from_engine_args(args, stat_loggers=[compat.stat_logger(counters)])
 
 

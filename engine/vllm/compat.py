@@ -76,7 +76,7 @@ def quantization_methods() -> list[str]:
 
 
 @contextmanager
-def own_session(processes: process.CoreProcesses) -> Iterator[None]:
+def own_group(processes: process.CoreProcesses) -> Iterator[None]:
     """While open, an AsyncLLM that is built starts its EngineCore through ``run_core``."""
     from vllm.v1.engine.core import EngineCoreProc
 

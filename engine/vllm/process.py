@@ -2,8 +2,9 @@
 
 vLLM runs its scheduler in a child process (EngineCore), which may have worker processes
 of its own. Those processes are made to
-- live in a session of their own, so that Ctrl-C or a signal to the gateway's process
-  group reaches the gateway alone, which drains before it stops them;
+- live in a process group of their own, so that Ctrl-C or a signal to the gateway's group
+  reaches the gateway alone, which drains before it stops them (a session of their own would
+  do that as well, but Linux schedules sessions against each other);
 - end when the gateway is gone, however it went, so that no GPU memory stays taken;
 - write why they failed to a file, because vLLM leaves the cause in the child's log.
 
@@ -49,7 +50,7 @@ class CoreProcesses:
 
     def alive(self) -> list[int]:
         """Pids of all processes of this engine that still run."""
-        return [pid for core in self.cores() for pid in session_members(core)]
+        return [pid for core in self.cores() for pid in group_members(core)]
 
     def reason(self) -> str | None:
         """What the first failing process said, or None."""
@@ -80,8 +81,8 @@ class CoreProcesses:
             self._folder = None
 
 
-def session_members(session: int) -> list[int]:
-    """Pids of the running processes of a session, resource trackers left out.
+def group_members(group: int) -> list[int]:
+    """Pids of the running processes of a process group, resource trackers left out.
 
     A resource tracker removes the shared memory of killed processes and then ends.
     """
@@ -90,9 +91,9 @@ def session_members(session: int) -> list[int]:
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            # Fields after the command in parentheses: state, ppid, pgrp, session.
+            # Fields after the command in parentheses: state, ppid, pgrp.
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) != session or fields[0] == "Z":
+            if int(fields[2]) != group or fields[0] == "Z":
                 continue
             if b"resource_tracker" not in (entry / "cmdline").read_bytes():
                 members.append(int(entry.name))
@@ -101,7 +102,7 @@ def session_members(session: int) -> list[int]:
 
 def run_core(folder: str, parent: int, *args: Any, **kwargs: Any) -> None:
     """The child's main function in place of ``EngineCoreProc.run_engine_core``."""
-    os.setsid()
+    os.setpgrp()
     Path(folder, f"core-{os.getpid()}").touch()
     threading.Thread(target=_end_with, args=(parent, folder), daemon=True).start()
     from engine.vllm import compat
@@ -131,7 +132,7 @@ def _end_with(parent: int, folder: str) -> None:
     while os.getppid() == parent:
         time.sleep(_PARENT_POLL_S)
     shutil.rmtree(folder, ignore_errors=True)
-    for pid in session_members(os.getpid()):
+    for pid in group_members(os.getpid()):
         if pid != os.getpid():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

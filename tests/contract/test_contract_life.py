@@ -126,6 +126,7 @@ async def test_death_reaches_everyone(factory: Factory) -> None:
     with pytest.raises(EngineDead):
         await waiting
     assert engine.progress.state == "dead"
+    assert is_idle(engine)
     with pytest.raises(EngineDead):
         await engine.check_health()
     with pytest.raises(EngineDead):

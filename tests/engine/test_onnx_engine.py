@@ -115,6 +115,14 @@ async def test_generated_tokens_are_reused_as_a_prefix(start_onnx: Any) -> None:
     assert (await ask(fresh, follow_up)).token_ids == second.token_ids
 
 
+async def test_the_prompt_of_a_running_request_is_reused(start_onnx: Any) -> None:
+    engine = await start_onnx()
+    running = engine.generate(request(prompt(100), max_tokens=400))
+    await anext(running)
+    assert (await ask(engine, prompt(100), max_tokens=1)).last.cached_tokens == 96
+    await running.aclose()
+
+
 async def test_logits_that_are_not_finite_fail_one_request_only(start_onnx: Any) -> None:
     engine = await start_onnx()
     expected = await ask(engine, prompt(30), max_tokens=40)

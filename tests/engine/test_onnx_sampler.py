@@ -137,6 +137,29 @@ def test_nothing_allowed_is_a_fault_of_that_row() -> None:
     assert list(choices.faults) == [1]
 
 
+def test_a_penalty_that_overflows_is_a_fault_of_that_row() -> None:
+    wild = sequence([3], temperature=1.0, repetition_penalty=1e-38)
+    logits = np.full((2, VOCAB), 2.0, np.float32)
+    assert list(Sampler([sequence(), wild]).choose(logits * 100).faults) == [1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ({"presence_penalty": 1.0}, [4.0, 2.0, 2.0]),
+        ({"frequency_penalty": 1.0}, [4.0, 1.0, 2.0]),
+        ({"repetition_penalty": 2.0}, [2.0, 1.5, 1.5]),
+        ({"repetition_penalty": 2.0, "frequency_penalty": 0.5}, [2.0, 0.5, 1.0]),
+    ],
+)
+def test_penalties_count_what_was_put_out(chosen: dict[str, float], expected: list[float]) -> None:
+    """Token 0 is in the prompt, token 1 was put out twice, token 2 once."""
+    penalised = sequence([0], [1, 2, 1], **chosen)
+    logits = np.array([[4.0, 3.0, 3.0, -9.0]], np.float32)
+    Sampler([penalised]).choose(logits)
+    assert logits[0, :3].tolist() == pytest.approx(expected)
+
+
 class OnlyEven:
     """Allows even tokens below 64, then anything."""
 

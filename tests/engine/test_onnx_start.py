@@ -103,6 +103,34 @@ async def test_a_wrong_setting_is_named(llama: Path, config: dict[str, Any], wor
     assert word in await start_error(llama, **config)
 
 
+async def test_too_little_memory_is_said(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: Any) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("engine.onnx.session.KvSlots", refuse)
+    assert "MAX_NUM_SEQS" in await start_error(llama)
+
+
+async def test_a_small_machine_gets_a_small_kv_budget(
+    start_onnx: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.onnx.kv_budget.available_memory", lambda: 2_000_000)
+    engine = await start_onnx()
+    assert 0 < engine.load().kv_total < 8 * Shape().max_len
+    monkeypatch.setattr("engine.onnx.kv_budget.available_memory", lambda: 1000)
+    with pytest.raises(EngineStartError, match="free memory"):
+        await start_onnx()
+
+
+async def test_a_model_that_loads_but_does_not_run_is_refused(tmp_path: Path) -> None:
+    shape = Shape()
+    weights = random_weights(shape)
+    embedding = "model.embed_tokens.weight"
+    weights[embedding] = weights[embedding][:, : shape.hidden // 2]
+    folder = write_prepared(tmp_path / "model", shape, weights)
+    assert MODEL_NAME in await start_error(folder)
+
+
 async def test_stop_while_loading(llama: Path) -> None:
     engine = OnnxEngine(EngineConfig(), llama)
     starting = asyncio.create_task(engine.start())

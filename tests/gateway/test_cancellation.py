@@ -119,8 +119,9 @@ def test_leaving_the_onnx_engine_while_queued(shared_server: NewServer, stream: 
 def test_leaving_the_onnx_engine_in_prefill(shared_server: NewServer, stream: bool) -> None:
     server = shared_server(ENGINE="onnx", MAX_NUM_SEQS="1")
     before = cancelled(server)
-    prompt = "ab cd " * 500
-    with contextlib.closing(send_request(server, stream=stream, prompt=prompt, max_tokens=100)):
+    # Of its own, so that the prefix cache does not shorten it, and long enough to be seen.
+    prompt = f"{stream} " + "ab cd " * 250
+    with contextlib.closing(send_request(server, stream=stream, prompt=prompt, max_tokens=400)):
         server.wait_for(lambda: server.metric("gateway_requests_in_flight") == 1, "the start")
     server.wait_for(lambda: free(server), "the slot", FREED_WITHIN_S + SLACK_S)
     assert cancelled(server) == before + 1

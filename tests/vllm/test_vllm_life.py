@@ -23,7 +23,7 @@ from engine.base import EngineDead, EngineStartError
 from engine.config import VllmOptions
 from engine.vllm.engine import VllmEngine
 from engine.vllm.hardware import Hardware
-from engine.vllm.process import session_members
+from engine.vllm.process import group_members
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
@@ -208,7 +208,7 @@ def _line(host: subprocess.Popen[str]) -> dict[str, Any]:
 def _gone(pids: list[int], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not any(session_members(pid) or Path(f"/proc/{pid}").exists() for pid in pids):
+        if not any(group_members(pid) or Path(f"/proc/{pid}").exists() for pid in pids):
             return True
         time.sleep(0.05)
     return False
