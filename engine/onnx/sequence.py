@@ -56,10 +56,10 @@ class Sequence:
 
     Attributes:
         tokens: prompt and output; the last one has no KV yet while decoding.
-        prefill_len: leading tokens that are computed in chunks; later ones are computed one
-            by one, also when that has to be done again. Attention over one new token rounds
+        prompt_len: leading tokens that are computed in chunks. Output is computed token by
+            token, also when that has to be done again: attention over one new token rounds
             otherwise than over several, so anything else would make an output depend on
-            whether it was preempted.
+            whether it was preempted or taken over from another engine.
         kv_len: leading tokens whose KV is in ``slot``.
         slot: row of the KV buffers, or -1 while waiting.
         blocks: KV blocks reserved for it.
@@ -74,7 +74,6 @@ class Sequence:
     sampling: SamplingParams
     tokens: list[int]
     prompt_len: int
-    prefill_len: int
     output: OutputTracker
     draws: Draws
     counts: TokenCounts | None = None
@@ -138,7 +137,6 @@ def _make_sequence(
         sampling=sampling,
         tokens=prompt,
         prompt_len=len(prompt),
-        prefill_len=len(prompt),
         output=OutputTracker(sampling, detokenizer, eos_token_ids),
         draws=Draws(sampling.seed, index),
         counts=counts_for(sampling, prompt),
@@ -151,5 +149,4 @@ def _replay(sequence: Sequence, resume: Resume) -> None:
     for token in resume.token_ids:
         sequence.append(token)
         text += sequence.output.take(token, sequence.output_len).text
-    sequence.prefill_len = len(sequence.tokens)
     sequence.unsent_text = text[resume.text_sent :]

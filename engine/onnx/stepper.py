@@ -126,7 +126,7 @@ class Stepper:
             return False
         if sequence.kv_len == 0:
             self._begin_prefill(sequence)
-        start, end = sequence.kv_len, sequence.prefill_len
+        start, end = sequence.kv_len, sequence.prompt_len
         if start >= end:
             self._scheduler.start_decoding(sequence)
             return True
@@ -160,7 +160,7 @@ class Stepper:
             keys = sequence.block_keys
             extend_keys(keys, job.request.cache_salt, sequence.tokens, blocks)
             found = self._cache.load(keys[:blocks], sequence.slot)
-            is_one_short = found == sequence.prefill_len - 1 > 0
+            is_one_short = found == sequence.prompt_len - 1 > 0
             sequence.kv_len = found - BLOCK if is_one_short else found  # see chunk_length
         if is_first:
             job.cached_tokens = min(sequence.kv_len, sequence.prompt_len)

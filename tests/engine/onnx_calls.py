@@ -33,7 +33,8 @@ def prompt(length: int, salt: int = 0) -> list[int]:
 
 
 def request(prompt_ids: Items[int], **options: Any) -> GenerateRequest:
-    own = {name: options.pop(name) for name in ("cache_salt", "priority") if name in options}
+    names = ("cache_salt", "priority", "resume")
+    own = {name: options.pop(name) for name in names if name in options}
     defaults = {"max_tokens": 16, "temperature": 0.0, "ignore_eos": True}
     sampling = SamplingParams(**(defaults | options))
     return GenerateRequest(f"request-{next(_numbers)}", prompt_ids, sampling, **own)

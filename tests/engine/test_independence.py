@@ -1,7 +1,8 @@
 """A request's logits depend on its own tokens only.
 
 Not on batch mates, not on where prefill chunks end, not on whether a prompt's prefix came
-from the cache, not on preemption. The bound that holds, checked here for every variant:
+from the cache, not on preemption, not on which engine began its output. The bound that
+holds, checked here for every variant:
 
 - ``int8`` (per-token scales): identical to the bit, by integer arithmetic.
 - ``fp32``, ``int8_block``, ``int4``: within LARGEST_CHANGE of a log-probability. On x86-64
@@ -24,6 +25,7 @@ import pytest
 from onnx_calls import Answer, ask, prompt
 from random_llama import Shape, random_weights, write_prepared
 
+from engine.base import Resume, TokenLogprob
 from engine.models.find import BUNDLED_ROOT, SHIPPED_NAME
 from engine.onnx.engine import OnnxEngine
 from engine.onnx.prepared import MANIFEST_NAME, MODEL_NAME, TOKENIZER_NAME, Manifest
@@ -75,11 +77,10 @@ async def ask_for_logprobs(engine: OnnxEngine, ids: list[int], **options: Any) -
     return await ask(engine, ids, max_tokens=40, logprobs=20, **options)
 
 
-def largest_difference(got: Answer, expected: Answer) -> float:
+def largest_difference(got: list[TokenLogprob], expected: list[TokenLogprob]) -> float:
     """Over all log-probabilities up to and including the first token that differs."""
-    pairs = zip(logprobs(got), logprobs(expected), strict=False)
     worst = 0.0
-    for ours, theirs in pairs:
+    for ours, theirs in zip(got, expected, strict=False):
         ours_top, theirs_top = dict(ours.top), dict(theirs.top)
         shared = ours_top.keys() & theirs_top.keys()
         worst = max([worst, *(abs(ours_top[i] - theirs_top[i]) for i in shared)])
@@ -88,16 +89,20 @@ def largest_difference(got: Answer, expected: Answer) -> float:
     return worst
 
 
-def logprobs(answer: Answer) -> list[Any]:
+def logprobs(answer: Answer) -> list[TokenLogprob]:
     return [entry for delta in answer.deltas for entry in delta.logprobs]
 
 
 def check(got: list[Answer], expected: list[Answer], largest_change: float) -> None:
     for ours, theirs in zip(got, expected, strict=True):
-        if largest_change == 0:
-            assert logprobs(ours) == logprobs(theirs)
-        else:
-            assert largest_difference(ours, theirs) <= largest_change
+        check_one(logprobs(ours), logprobs(theirs), largest_change)
+
+
+def check_one(got: list[TokenLogprob], expected: list[TokenLogprob], largest_change: float) -> None:
+    if largest_change == 0:
+        assert got == expected
+    else:
+        assert largest_difference(got, expected) <= largest_change
 
 
 _alone: dict[Path, list[Answer]] = {}
@@ -167,6 +172,17 @@ async def test_preemption(
     assert tight.load().preemptions > 0
     check(list(got), alone, largest_change)
     check(same, [alone[LENGTHS.index(33)]] * len(same), largest_change)
+
+
+@pytest.mark.parametrize("done", [1, 25])
+async def test_carrying_on(
+    start_onnx: Any, variant: Path, alone: list[Answer], largest_change: float, done: int
+) -> None:
+    engine = await start_onnx(variant)
+    for length, whole in zip(LENGTHS, alone, strict=True):
+        resume = Resume(tuple(whole.token_ids[:done]), text_sent=0)
+        rest = await ask_for_logprobs(engine, prompt(length), resume=resume)
+        check_one(logprobs(rest), logprobs(whole)[done:], largest_change)
 
 
 def test_quantised_variants_are_different_models(variant: Path, fp32: Path) -> None:
