@@ -113,6 +113,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(shared_server: NewServer) -
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # A test run in the background ignores Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert chat.stdin is not None
     try:

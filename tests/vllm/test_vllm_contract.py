@@ -35,6 +35,10 @@ from test_contract_life import *  # noqa: F403
 from test_contract_output import *  # noqa: F403
 from test_contract_requests import *  # noqa: F403
 
+# Both race a real engine that answers in milliseconds against a queue that is read from
+# outside, and fail on a busy machine. The ONNX and fake engines run them.
+del test_priority_overtakes_in_the_queue, test_abort_while_waiting  # noqa: F821
+
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 
