@@ -29,6 +29,7 @@ class Pacer:
         self._max_chunk = max_chunk
         self._token_s: deque[float] = deque(maxlen=_REMEMBERED)
         self._step_s: dict[int, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        self._step_after_prefill_s = self._step_s.copy()
         self._spent_s = 0.0
         self._offered = 0
 
@@ -61,10 +62,11 @@ class Pacer:
 
     def decoded(self, width: int, seconds: float) -> None:
         """Learn from a decode step of ``width`` sequences."""
-        known = self._step_s[width]
-        # A step right after prefill finds cold caches: what it takes is not the usual gap.
-        if self._spent_s == 0 or not known or seconds < median(known):
-            known.append(seconds)
+        # Right after prefill a step finds cold caches: what it takes is not the usual gap.
+        if self._spent_s > 0:
+            self._step_after_prefill_s[width].append(seconds)
+        if self._spent_s == 0 or not self._step_s[width] or seconds < self._usual_s(width):
+            self._step_s[width].append(seconds)
 
     def _gap_s(self, width: int) -> float:
         """Seconds of prefill that one gap has room for."""
@@ -73,4 +75,9 @@ class Pacer:
         if not self._step_s:
             return 0.0
         nearest = min(self._step_s, key=lambda known: abs(known - width))
-        return median(self._step_s[nearest]) * (self._itl_ratio - 1)
+        usual = self._usual_s(nearest)
+        after_prefill = median(self._step_after_prefill_s[nearest] or [usual])
+        return max(0.0, usual * self._itl_ratio - max(usual, after_prefill))
+
+    def _usual_s(self, width: int) -> float:
+        return median(self._step_s[width])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import threading
@@ -18,6 +19,12 @@ from engine.vllm.metrics import Counters, Shape
 from engine.vllm.process import CoreProcesses
 
 log = logging.getLogger(__name__)
+
+# How long EngineCore may take to end by itself before it is killed. On CPUs there is no
+# device state to give back, and its worker seldom ends within vLLM's own limit of 5 s.
+_CORE_STOP_S = 5.0
+_CORE_STOP_CPU_S = 1.0
+_VLLM_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,22 @@ class Built:
             [raw], renderer.default_cmpl_tok_params, prompt_extras=extras
         )
         return rendered[0]
+
+    async def unload(self, processes: CoreProcesses) -> None:
+        """End it, on the loop that it ran on. Idempotent."""
+        compat.hang_up(self.llm)
+        grace = _CORE_STOP_CPU_S if self.device.startswith("cpu") else _CORE_STOP_S
+        ending = asyncio.create_task(
+            asyncio.to_thread(compat.shut_down, self.llm, _VLLM_PATIENCE_S)
+        )
+        await asyncio.wait([ending], timeout=grace)
+        if not ending.done():
+            # vLLM's own kill takes the resource trackers along and so leaves shared memory.
+            await asyncio.to_thread(processes.kill)
+        await ending
+        await asyncio.sleep(0)
+        compat.close_sockets(self.llm)
+        await asyncio.to_thread(processes.close)
 
 
 def build(

@@ -35,10 +35,6 @@ from engine.vllm.process import CoreProcesses
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.02
-# How long EngineCore may take to end by itself before it is killed. On CPUs there is no
-# device state to give back, and its worker seldom ends within vLLM's own limit of 5 s.
-_CORE_STOP_S = 5.0
-_CORE_STOP_CPU_S = 1.0
 # How long consumers get to take the last delta of an aborted request.
 _LAST_DELTA_S = 0.5
 
@@ -101,12 +97,7 @@ class VllmEngine:
         return build(self._config, self._hardware, self._processes, self._stage, self._cancelled)
 
     async def _unload(self, built: Built) -> None:
-        compat.hang_up(built.llm)
-        grace = _CORE_STOP_CPU_S if built.device.startswith("cpu") else _CORE_STOP_S
-        await asyncio.to_thread(compat.shut_down, built.llm, grace)
-        await asyncio.sleep(0)
-        compat.close_sockets(built.llm)
-        await asyncio.to_thread(self._processes.close)
+        await built.unload(self._processes)
 
     async def _finish_start(self, built: Built) -> None:
         """What needs the event loop: adapters, and one token as a proof of life."""

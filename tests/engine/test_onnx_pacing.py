@@ -76,14 +76,23 @@ def test_slow_models_still_advance() -> None:
     assert slow.room(0) == slow.room(1) == MIN_CHUNK
 
 
-def test_steps_right_after_a_chunk_do_not_count_as_usual() -> None:
+def test_a_step_right_after_prefill_is_not_the_usual_gap_but_part_of_the_long_one() -> None:
     made = pacer()
-    step(made, 1, 0.010)
-    before = made.room(1)
+    for _ in range(3):
+        step(made, 1, 0.010)
     for _ in range(20):
         made.prefilled(10, 10 * TOKEN_S)
-        step(made, 1, 0.030)
-    assert made.room(1) == before
+        step(made, 1, 0.015)
+    assert made.room(1) == pytest.approx(4 * 10 - 15, abs=1)
+
+
+def test_prefill_is_never_starved_by_slow_steps() -> None:
+    made = pacer()
+    step(made, 1, 0.010)
+    for _ in range(3):
+        made.prefilled(10, 10 * TOKEN_S)
+        step(made, 1, 1.0)
+    assert made.room(1) == MIN_CHUNK
 
 
 def test_dearer_tokens_make_smaller_chunks_and_a_single_stall_does_not() -> None:

@@ -117,7 +117,7 @@ class Oracle:
         return thought or "", content or ""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def oracle() -> Iterator[Oracle]:
     before = logging.root.manager.disable
     try:
