@@ -80,6 +80,7 @@ class Edge:
         if exchange.path not in OPEN_PATHS:
             exchange.principal = self._state.keyring.identify(exchange.headers)
         if handler is None:
+            exchange.scope["exchange"] = exchange
             await self.cold(exchange.scope, exchange.receive, exchange.forward)
             exchange.route = route_of(exchange)
         elif exchange.method == "POST":
