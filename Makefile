@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A hash-checked lock is complete: nothing may be resolved beside it.
 LOCKED := --no-deps --require-hashes -r
 
-.PHONY: serve chat test check lint types docs-check bench-cpu lock clean
+.PHONY: serve chat test check lint types bench-cpu bench-frontend chromium schemathesis lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/llm-gateway serve
@@ -14,8 +14,18 @@ serve: $(VENV)/.serve
 chat: $(VENV)/.serve
 	$(BIN)/llm-gateway chat
 
-test: $(VENV)/.test
+test: $(VENV)/.test chromium
 	$(BIN)/python -m pytest
+
+# The page is tested in a real browser. Where none can be installed, those tests say so and skip.
+chromium:
+	@command -v chromium chromium-browser google-chrome > /dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium; } > /dev/null 2>&1 || true
+
+# Thousands of cases over every route; `make test` runs a few of each.
+schemathesis: $(VENV)/.test
+	SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_COVERAGE=1 $(BIN)/python -m pytest tests/gateway/test_schemathesis.py
 
 check: $(VENV)/.test lint types test
 
@@ -28,6 +38,9 @@ types: $(VENV)/.test
 
 bench-cpu: $(VENV)/.test
 	$(BIN)/python -m benchmarks.cpu
+
+bench-frontend: $(VENV)/.test
+	$(BIN)/python -m benchmarks.frontend
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'

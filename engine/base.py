@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 FinishReason = Literal["stop", "length", "abort"]
@@ -61,6 +63,31 @@ class Capabilities:
     images: bool = False
     embeddings: bool = False
     max_logprobs: int = 20
+    generation: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpace:
+    """The vectors that an embedding model makes.
+
+    Attributes:
+        dimension: floats per vector.
+        normalized: whether vectors have length 1 unless a request says otherwise.
+        shortened: lengths that a vector may be cut to: every one from 1 to ``dimension``
+            (None, a Matryoshka model that names none), or these. Empty for a model that was
+            not trained for it.
+    """
+
+    dimension: int
+    normalized: bool
+    shortened: frozenset[int] | None = frozenset()
+
+    def allows(self, dimensions: int) -> bool:
+        """Whether vectors of this length are worth having."""
+        if dimensions == self.dimension:
+            return True
+        within = 0 < dimensions < self.dimension
+        return within and (self.shortened is None or dimensions in self.shortened)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +107,8 @@ class ModelInfo:
         engine, quantization, device, dtype: for people: logs, ``/version``, metrics.
         default_sampling: what the model's authors recommend, under SamplingParams' names;
             used where a request does not say.
+        embedding: set for models with ``capabilities.embeddings``; their engine is an
+            ``Embedder`` as well.
     """
 
     id: str
@@ -98,6 +127,7 @@ class ModelInfo:
     dtype: str
     capabilities: Capabilities = field(default_factory=Capabilities)
     default_sampling: Mapping[str, float] = field(default_factory=dict)
+    embedding: EmbeddingSpace | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +163,8 @@ class SamplingParams:
         stop: strings that end the output; excluded from it unless
             ``include_stop_str_in_output``.
         min_tokens: neither end-of-sequence nor stops count before this many tokens.
+        shown_special_ids: special tokens whose text is kept although ``skip_special_tokens``:
+            the markers that the gateway reads.
         logprobs: number of alternatives per output token (0: the chosen one only), or None.
         prompt_logprobs: the same per prompt token, or None.
     """
@@ -155,6 +187,7 @@ class SamplingParams:
     min_tokens: int = 0
     ignore_eos: bool = False
     skip_special_tokens: bool = True
+    shown_special_ids: tuple[int, ...] = ()
     n: int = 1
     logprobs: int | None = None
     prompt_logprobs: int | None = None
@@ -206,6 +239,39 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbedRequest:
+    """Prompts to turn into one vector each.
+
+    Attributes:
+        request_id: unique among live requests; appears in logs.
+        prompts: token ids of each prompt, special tokens included; at least one prompt, none
+            empty, none longer than ``max_model_len``.
+        dimensions: length to cut the vectors to, or None for all of them.
+        normalize: whether vectors get length 1; None leaves it to the model.
+        priority: lower runs earlier; equal requests share the engine fairly.
+    """
+
+    request_id: str
+    prompts: Sequence[Sequence[int]]
+    dimensions: int | None = None
+    normalize: bool | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What became of an EmbedRequest.
+
+    Attributes:
+        vectors: float32 [prompts, dimensions], in the order of the prompts.
+        queue_s: seconds the request waited before work on it began.
+    """
+
+    vectors: NDArray[np.float32]
+    queue_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """Log-probability of one token and its most likely alternatives, likeliest first.
 
@@ -252,7 +318,8 @@ class Delta:
 class Load:
     """What an engine holds now. KV figures are tokens.
 
-    ``preemptions``, ``prefix_queries`` and ``prefix_hits`` (tokens) count since start.
+    ``preemptions``, ``prefix_queries``, ``prefix_hits`` (tokens) and what concerns speculative
+    decoding count since start.
     """
 
     waiting: int
@@ -263,6 +330,9 @@ class Load:
     preemptions: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
+    drafts: int = 0
+    draft_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,3 +382,17 @@ class Engine(Protocol):
     async def stop(self, drain_s: float) -> None:
         """Let running requests finish for up to ``drain_s`` seconds, then end them with
         ``abort`` and free everything. Idempotent."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """What an engine also is when its ``capabilities.embeddings`` is set."""
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """The vectors of all prompts.
+
+        A vector does not depend on what else the engine works on, beyond rounding. Cancelling
+        the task that awaits this aborts the work in every phase.
+
+        Raises: RequestRejected and EngineOverloaded before any work; EngineDead at any time.
+        """

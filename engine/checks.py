@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from engine.base import GenerateRequest, ModelInfo, RequestRejected, SamplingParams
+from engine.base import (
+    EmbedRequest,
+    GenerateRequest,
+    ModelInfo,
+    RequestRejected,
+    SamplingParams,
+)
 
 
 def check_request(request: GenerateRequest, info: ModelInfo) -> None:
@@ -30,8 +36,35 @@ def check_request(request: GenerateRequest, info: ModelInfo) -> None:
         )
 
 
+def check_embed_request(request: EmbedRequest, info: ModelInfo) -> None:
+    """Raise RequestRejected when ``request`` can never succeed on the model ``info``."""
+    space = info.embedding
+    if space is None:
+        raise RequestRejected("this model makes no embeddings", param="model")
+    if not request.prompts:
+        raise RequestRejected("there is no prompt: at least one is needed", param="input")
+    for prompt in request.prompts:
+        if not prompt:
+            raise RequestRejected("a prompt is empty: it needs at least one token", param="input")
+        if len(prompt) > info.max_model_len:
+            raise RequestRejected(
+                f"this model's maximum context length is {info.max_model_len} tokens, and a "
+                f"prompt has {len(prompt)}",
+                param="input",
+                code="context_length_exceeded",
+            )
+        _check_ids("the prompt", "input", prompt, info)
+    if request.dimensions is not None and not space.allows(request.dimensions):
+        raise RequestRejected(
+            f"this model does not make vectors of {request.dimensions} dimensions",
+            param="dimensions",
+        )
+
+
 def _check_features(request: GenerateRequest, info: ModelInfo) -> None:
     can = info.capabilities
+    if not can.generation:
+        raise RequestRejected("this is an embedding model: it generates no text", param="model")
     for asked, able, param, what in (
         (
             request.sampling.structured,

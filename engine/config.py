@@ -64,6 +64,8 @@ class EngineConfig:
         itl_ratio: target for the longest gap that a prefill chunk may put between two
             tokens of a running stream, as a multiple of the usual gap.
         cache_dir: where downloaded and converted models are kept.
+        tool_parser, reasoning_parser: formats of the model's output, for the gateway; empty:
+            what its chat template tells.
         vllm: settings of the vLLM engine only.
         options: settings of one engine kind only, such as a fake engine's script.
     """
@@ -81,6 +83,8 @@ class EngineConfig:
     threads: int | None = None
     itl_ratio: float = 4.0
     cache_dir: Path = field(default_factory=lambda: Path.home() / ".cache" / "llm-gateway")
+    tool_parser: str = ""
+    reasoning_parser: str = ""
     vllm: VllmOptions = field(default_factory=VllmOptions)
     options: dict[str, Any] = field(default_factory=dict)
 

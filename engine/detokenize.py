@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ class Detokenizer:
         self._special = frozenset(i for i, token in added.items() if token.special)
         self._bytes = TokenBytes(tokenizer) if _decodes_byte_level(tokenizer) else None
 
-    def decoder(self, *, skip_special_tokens: bool) -> TokenDecoder:
-        """A decoder for one output."""
+    def decoder(self, *, skip_special_tokens: bool, shown: Collection[int] = ()) -> TokenDecoder:
+        """A decoder for one output; special tokens in ``shown`` are never skipped."""
         skipped = self._special if skip_special_tokens else frozenset()
+        if shown:
+            skipped = skipped.difference(shown)
         if self._bytes is not None:
             return ByteLevelDecoder(self._bytes, skipped)
-        return WindowDecoder(self._tokenizer, skip_special_tokens)
+        return WindowDecoder(self._tokenizer, skipped)
 
 
 class TokenBytes(dict[int, bytes]):
@@ -85,14 +88,16 @@ class WindowDecoder:
     # open for longer holds bytes that are no UTF-8 and would otherwise grow for ever.
     _LONGEST_OPEN = 8
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, skipped: frozenset[int]) -> None:
         self._tokenizer = tokenizer
-        self._skip_special_tokens = skip_special_tokens
+        self._skipped = skipped
         self._window: list[int] = []
         self._given = 0
         self._given_text = ""
 
     def push(self, token_id: int) -> str:
+        if token_id in self._skipped:
+            return ""
         self._window.append(token_id)
         text = self._decode(self._window)
         open_tokens = len(self._window) - self._given
@@ -112,7 +117,7 @@ class WindowDecoder:
         return new
 
     def _decode(self, token_ids: list[int]) -> str:
-        return str(self._tokenizer.decode(token_ids, skip_special_tokens=self._skip_special_tokens))
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
 
 
 class StopMatcher:

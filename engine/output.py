@@ -32,7 +32,10 @@ class OutputTracker:
         self._sampling = sampling
         self._eos_token_ids = frozenset() if sampling.ignore_eos else eos_token_ids
         self._text = OutputText(
-            detokenizer.decoder(skip_special_tokens=sampling.skip_special_tokens),
+            detokenizer.decoder(
+                skip_special_tokens=sampling.skip_special_tokens,
+                shown=sampling.shown_special_ids,
+            ),
             sampling.stop,
             include=sampling.include_stop_str_in_output,
         )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 from engine.base import Engine, EngineStartError
-from engine.config import EngineConfig
+from engine.config import BUNDLED, EngineConfig
+from engine.models.find import HubModel, locate
+from engine.onnx_encoder.families import is_embedder, is_encoder
 
 Kind = Literal["onnx", "vllm", "fake"]
 
@@ -47,12 +52,38 @@ def build_engine(config: EngineConfig) -> Engine:
                 "ENGINE=vllm and vllm is not installed: pip install 'llm-gateway[vllm]', or set "
                 "ENGINE=onnx"
             )
+        if _names_model(config.model, is_embedder):
+            from engine.vllm.pooling import VllmPoolingEngine
+
+            return VllmPoolingEngine(config)
         from engine.vllm.engine import VllmEngine
 
         return VllmEngine(config)
+    if (place := _hub_place(config)) is not None:
+        from engine.onnx_encoder.from_hub import HubEngine
+
+        return HubEngine(config, place)
+    if _names_model(config.model, is_encoder):
+        from engine.onnx_encoder.engine import OnnxEncoderEngine
+
+        return OnnxEncoderEngine(config)
     from engine.onnx.engine import OnnxEngine
 
     return OnnxEngine(config)
+
+
+def _hub_place(config: EngineConfig) -> HubModel | None:
+    """The hub id that ``MODEL_NAME`` is, if it is one; what is wrong with it shows at start."""
+    with contextlib.suppress(EngineStartError):
+        place = locate(config.model, config.revision)
+        return place if isinstance(place, HubModel) else None
+    return None
+
+
+def _names_model(model: str, kind: Callable[[Path], bool]) -> bool:
+    """Whether ``MODEL_NAME`` is a folder with a model of this kind."""
+    folder = Path(model).expanduser()
+    return model != BUNDLED and folder.is_dir() and kind(folder)
 
 
 def _built_for_cpu() -> bool:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from engine.base import (
     Delta,
+    Embedder,
+    Embeddings,
+    EmbedRequest,
     Engine,
     EngineDead,
     EngineError,
@@ -19,6 +22,7 @@ from engine.base import (
     Load,
     ModelInfo,
     Progress,
+    RequestRejected,
 )
 
 log = logging.getLogger(__name__)
@@ -120,6 +124,19 @@ class SupervisedEngine:
             raise
         finally:
             await source.aclose()
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """The ``embed`` of the engine, where it is an ``engine.base.Embedder``."""
+        if not self.ready:
+            raise EngineDead(f"{self.name} is not running")
+        engine = self._engine
+        if not isinstance(engine, Embedder):
+            raise RequestRejected("this model makes no embeddings", param="model")
+        try:
+            return await engine.embed(request)
+        except EngineDead as error:
+            self._note_death(error)
+            raise
 
     def load(self) -> Load:
         return self._engine.load() if self.ready else Load(0, 0, 0, 0, 0)

@@ -5,11 +5,21 @@ from __future__ import annotations
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from gateway import __version__
 from gateway.api import health, models, operations
+from gateway.api.batches import mount_batches
 from gateway.api.chat import ChatCompletions
+from gateway.api.completions import Completions
+from gateway.api.docs_page import docs_routes
+from gateway.api.embeddings import Embeddings
+from gateway.api.messages import CountTokens, Messages
 from gateway.api.openapi import describe_hot_routes
+from gateway.api.playground import playground_routes
+from gateway.api.predict import Predict
+from gateway.api.responses import mount_responses
+from gateway.api.tokens import Detokenize, Tokenize
 from gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -17,14 +27,36 @@ from gateway.errors import (
     UnknownUrl,
     answer,
 )
-from gateway.http.edge import Edge
+from gateway.http.edge import OPEN_PATHS, Edge, HotHandler
 from gateway.state import GatewayState
 from gateway.telemetry.logging import REQUEST_ID
 
 
 def build_app(state: GatewayState) -> Edge:
     """The application that uvicorn runs."""
-    return Edge(state, {"/v1/chat/completions": ChatCompletions(state)}, build_cold_app(state))
+    pages = frozenset(route.path for route in page_routes(state))
+    hot: dict[str, HotHandler] = {
+        "/v1/chat/completions": ChatCompletions(state),
+        "/v1/completions": Completions(state),
+        "/v1/embeddings": Embeddings(state),
+        "/tokenize": Tokenize(state),
+        "/detokenize": Detokenize(state),
+        "/predict": Predict(state),
+        "/v1/messages": Messages(state),
+        "/v1/messages/count_tokens": CountTokens(state),
+    }
+    if state.settings.aip_predict_route is not None:
+        # A route that is ours already takes its own bodies: Vertex passes any on.
+        hot.setdefault(state.settings.aip_predict_route, hot["/predict"])
+    cold = build_cold_app(state)
+    mount_responses(state, hot, cold)
+    mount_batches(state, hot, cold)
+    return Edge(state, hot, cold, OPEN_PATHS | pages)
+
+
+def page_routes(state: GatewayState) -> list[Route]:
+    """The pages for browsers. They hold nothing and ask for a key, so they need none."""
+    return [*playground_routes(), *docs_routes()] if state.settings.playground else []
 
 
 def build_cold_app(state: GatewayState) -> FastAPI:
@@ -34,8 +66,11 @@ def build_cold_app(state: GatewayState) -> FastAPI:
         version=__version__,
         description="A self-hosted OpenAI-compatible LLM server.",
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.gateway = state
+    app.router.routes.extend(page_routes(state))
     for module in (models, health, operations):
         app.include_router(module.router)
     describe_hot_routes(app)
@@ -49,8 +84,9 @@ async def respond_to_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         error = translate(request, error)
     elif isinstance(error, RequestValidationError):
-        error = InvalidRequest("The request's path or query is not valid.")
-    reply = answer(error, REQUEST_ID.get() or "")
+        field = str(error.errors()[0]["loc"][-1])[:64]
+        error = InvalidRequest(f"Invalid '{field}' in the path or query.", param=field)
+    reply = answer(error, REQUEST_ID.get() or "", request.scope["path"])
     headers: dict[str, str] = {name.decode(): value.decode() for name, value in reply.headers}
     return Response(reply.body, reply.status, headers, media_type="application/json")
 
@@ -61,6 +97,13 @@ def translate(request: Request, error: HTTPException) -> GatewayError:
     if error.status_code == 404:
         return UnknownUrl(f"Unknown request URL: {method} {path}.")
     if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "GET")
+        allow = allowed_methods(request)
         return MethodNotAllowed(f"Use {allow} for {path}.", allow=allow)
     return InvalidRequest("The request is not valid.")
+
+
+def allowed_methods(request: Request) -> str:
+    """The methods of every route with this path; the framework names those of the first."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    fitting = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return ", ".join(sorted({method for route in fitting for method in route.methods or ()}))

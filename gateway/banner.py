@@ -41,7 +41,9 @@ class Banner:
                 f"{info.engine} on {info.device}, {precision}"
             )
             say(f"         up to {info.max_model_len} tokens per request")
-        say(f"docs     {self._url}/docs")
+        if self._settings.playground:
+            say(f"chat     {self._url}/  (the playground, in a browser)")
+            say(f"docs     {self._url}/docs")
         say("")
         say(self.curl(infos[0].id))
         say("")

@@ -74,7 +74,8 @@ def serve(
     from gateway.server import BindError, bind, run
 
     try:
-        listener = bind(settings.host, settings.port)
+        vertex_port = settings.aip_http_port if port is None else None
+        listener = bind(settings.host, vertex_port or settings.port)
     except BindError as error:
         fail(str(error))
     banner = Banner(settings, listener.getsockname()[1])

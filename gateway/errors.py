@@ -5,14 +5,17 @@
     ├─ InvalidApiKey             401
     ├─ HostNotAllowed            403
     ├─ ModelNotFound             404
+    ├─ ObjectNotFound            404
     ├─ UnknownUrl                404
     ├─ MethodNotAllowed          405
     ├─ BodyTimeout               408
+    ├─ Conflict                  409
     ├─ BodyTooLarge              413
     ├─ UnsupportedMediaType      415
     ├─ ModelLoading              503
     ├─ ServerDraining            503
     ├─ PromptTimeout             503
+    ├─ StorageUnavailable        503
     └─ GenerationAborted         503
     ClientGone                   nobody is left to answer
 
@@ -27,6 +30,7 @@ from dataclasses import dataclass
 import orjson
 
 from engine.base import EngineDead, EngineError, EngineOverloaded, RequestRejected
+from gateway.protocol import anthropic_errors, sse
 
 OVERLOADED_RETRY_S = 1
 LOADING_RETRY_S = 2
@@ -77,6 +81,14 @@ class ModelNotFound(GatewayError):
     """The named model is not served here."""
 
 
+class ObjectNotFound(GatewayError):
+    """The caller has no stored object with this id."""
+
+
+class Conflict(GatewayError):
+    """The object is in a state that does not allow this."""
+
+
 class UnknownUrl(GatewayError):
     """No route has this path."""
 
@@ -107,6 +119,10 @@ class ServerDraining(GatewayError):
 
 class PromptTimeout(GatewayError):
     """Rendering or tokenising the prompt took longer than its bound."""
+
+
+class StorageUnavailable(GatewayError):
+    """What the server stores cannot be read or written now."""
 
 
 class GenerationAborted(GatewayError):
@@ -142,14 +158,19 @@ TABLE: dict[type[BaseException], Row] = {
     InvalidApiKey: Row(401, "authentication_error", "invalid_api_key", retry=False),
     HostNotAllowed: Row(403, "permission_error", "host_not_allowed", retry=False),
     ModelNotFound: Row(404, CALLER, "model_not_found", retry=False),
+    ObjectNotFound: Row(404, CALLER, "not_found", retry=False),
     UnknownUrl: Row(404, CALLER, "unknown_url", retry=False),
     MethodNotAllowed: Row(405, CALLER, "method_not_supported", retry=False),
     BodyTimeout: Row(408, CALLER, "request_timeout", close=True),
+    Conflict: Row(409, CALLER, "conflict", retry=False),
     BodyTooLarge: Row(413, CALLER, "request_too_large", retry=False, close=True),
     UnsupportedMediaType: Row(415, CALLER, "unsupported_media_type", retry=False),
     ModelLoading: Row(503, SERVICE, "model_loading", retry=True, retry_after=LOADING_RETRY_S),
     ServerDraining: Row(
         503, SERVICE, "server_draining", retry=True, retry_after=DRAINING_RETRY_S, close=True
+    ),
+    StorageUnavailable: Row(
+        503, SERVICE, "storage_unavailable", retry=True, retry_after=OVERLOADED_RETRY_S
     ),
     PromptTimeout: Row(503, SERVICE, "prompt_timeout", retry=False),
     GenerationAborted: Row(
@@ -192,10 +213,14 @@ DEFECT = Row(
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """A complete error response: status, body in OpenAI's envelope, and own headers."""
+    """A complete error response: status, body in the caller's protocol, and own headers.
+
+    ``event`` is the same error as the event that ends a broken stream.
+    """
 
     status: int
     body: bytes
+    event: bytes
     headers: list[tuple[bytes, bytes]]
     close: bool
     code: str | None
@@ -215,8 +240,8 @@ def is_expected(error: BaseException) -> bool:
     return find_row(error) is not DEFECT
 
 
-def answer(error: BaseException, request_id: str) -> ErrorAnswer:
-    """The response to give for an exception."""
+def answer(error: BaseException, request_id: str, path: str = "") -> ErrorAnswer:
+    """The response to give for an exception, in the protocol that ``path`` belongs to."""
     row = find_row(error)
     param = code = allow = None
     if isinstance(error, GatewayError):
@@ -236,8 +261,14 @@ def answer(error: BaseException, request_id: str) -> ErrorAnswer:
         headers.append((b"allow", allow.encode()))
     if row.close:
         headers.append((b"connection", b"close"))
+    if anthropic_errors.speaks_anthropic(path):
+        overloaded = isinstance(error, EngineOverloaded)
+        status = anthropic_errors.OVERLOADED if overloaded else row.status
+        body = anthropic_errors.envelope(text, status, request_id)
+        named = sse.named_event(b"error", body)
+        return ErrorAnswer(status, body, named, headers, row.close, code)
     body = envelope(text, row.type, param, code)
-    return ErrorAnswer(row.status, body, headers, row.close, code)
+    return ErrorAnswer(row.status, body, sse.event(body), headers, row.close, code)
 
 
 def envelope(message: str, kind: str, param: str | None, code: str | None) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from engine.base import EngineError
@@ -18,12 +18,18 @@ class Lifecycle:
     Attributes:
         fleet: set as soon as its engines are built, which is long before they have started.
         draining: no new work is taken.
+        starters: called once the models have been started.
+        drainers: awaited when the drain begins; they end what nobody waits for.
+        closers: awaited once nothing is being worked on any more, before the process ends.
     """
 
     def __init__(self) -> None:
         self.metrics = Metrics(self.engine_samples)
         self.fleet: Fleet | None = None
         self.draining = False
+        self.starters: list[Callable[[], None]] = []
+        self.drainers: list[Callable[[], Awaitable[None]]] = []
+        self.closers: list[Callable[[], Awaitable[None]]] = []
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -56,6 +62,22 @@ class Lifecycle:
     async def wait_idle(self) -> None:
         """Return when no request is being worked on."""
         await self._idle.wait()
+
+    def begin(self) -> None:
+        """Have everything started that works without being asked."""
+        for start in self.starters:
+            start()
+
+    async def drain(self) -> None:
+        """Take no new work, and end what nobody waits for."""
+        self.draining = True
+        for stop in self.drainers:
+            await stop()
+
+    async def end(self) -> None:
+        """Have everything that outlives requests closed."""
+        for close in self.closers:
+            await close()
 
     def close(self) -> None:
         """Free what the gateway itself holds of the models."""

@@ -165,6 +165,7 @@ class Process:
         gc.freeze()
         infos = [replica.info for replica in fleet.models()]
         self._on_ready(infos, loop.time() - began)
+        lifecycle.begin()
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():
@@ -176,9 +177,9 @@ class Process:
     async def _drain(self, loading: asyncio.Task[None]) -> None:
         """Let running requests finish in time, end the others, and free the engine."""
         lifecycle = self.state.lifecycle
-        lifecycle.draining = True
         loading.cancel()
         await asyncio.wait({loading})
+        await lifecycle.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
                 await lifecycle.wait_idle()
@@ -188,6 +189,7 @@ class Process:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FLUSH_S):
                 await lifecycle.wait_idle()
+        await lifecycle.end()
         lifecycle.close()
 
 

@@ -8,6 +8,7 @@ with the fix in the message. ``.env.example`` is generated from this file.
 from __future__ import annotations
 
 import ipaddress
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -21,7 +22,10 @@ from pydantic_settings import (
 )
 
 from engine.config import EngineConfig, EngineKind, OnnxPrecision
+from gateway.chat.parsing import Formats
+from gateway.settings_batch import BatchSettings
 from gateway.settings_fleet import FleetSettings
+from gateway.settings_vertex import VertexSettings
 from gateway.settings_vllm import VLLM_MAX_NUM_SEQS, VllmSettings
 
 MIB = 1024 * 1024
@@ -43,6 +47,8 @@ PER_MODEL = frozenset(
         "onnx_kv_tokens",
         "onnx_prefix_cache_tokens",
         "engine_options",
+        "tool_parser",
+        "reasoning_parser",
         *VllmSettings.model_fields,
     }
 )
@@ -52,7 +58,7 @@ class SettingsError(Exception):
     """The settings are not usable. The message lists every fault with its fix."""
 
 
-class Settings(FleetSettings, VllmSettings):
+class Settings(BatchSettings, FleetSettings, VllmSettings, VertexSettings):
     """The one settings object. Field names in upper case are the environment's names."""
 
     model_config = SettingsConfigDict(
@@ -109,8 +115,40 @@ class Settings(FleetSettings, VllmSettings):
         Path.home() / ".cache" / "llm-gateway",
         description="Where downloaded and converted models are kept.",
     )
+    data_dir: Path = Field(
+        default_factory=lambda: default_data_dir(),
+        description="Where stored responses, files and batches are kept; empty: "
+        "$XDG_STATE_HOME/llm-gateway or ~/.local/state/llm-gateway.",
+    )
+    responses_max_stored: int = Field(
+        10_000, ge=0, le=100_000_000, description="Stored responses per key; 0 stores none."
+    )
+    responses_max_bytes: int = Field(
+        256 * MIB, ge=MIB, le=1024 * 1024 * MIB, description="Their size per key, in bytes."
+    )
+    responses_max_total_bytes: int = Field(
+        2048 * MIB, ge=MIB, le=1024 * 1024 * MIB, description="Their size over all keys, in bytes."
+    )
+    responses_max_age_s: float = Field(
+        30 * 86_400, gt=0, le=3650 * 86_400, description="How long an unused response is kept."
+    )
+    tool_parser: str = Field(
+        "",
+        max_length=64,
+        description="How the model writes tool calls, such as hermes or llama3_json; none turns "
+        "them off; empty: its chat template tells.",
+    )
+    reasoning_parser: str = Field(
+        "",
+        max_length=64,
+        description="How the model marks its thinking, such as qwen3; none turns it off; empty: "
+        "its chat template tells.",
+    )
     engine_options: dict[str, Any] = Field(
         {}, description="Options of one engine kind only, as a JSON object."
+    )
+    playground: bool = Field(
+        True, description="Serve the chat page at / and the API's documentation at /docs."
     )
     strict_parameters: bool = Field(
         False, description="Refuse unknown request fields with 400 instead of ignoring them."
@@ -159,7 +197,24 @@ class Settings(FleetSettings, VllmSettings):
             )
         return keys
 
-    @field_validator("model_cache_dir")
+    @field_validator("tool_parser")
+    @classmethod
+    def _known_tool_format(cls, value: str) -> str:
+        Formats().overridden(tool=value)
+        return value
+
+    @field_validator("reasoning_parser")
+    @classmethod
+    def _known_reasoning_format(cls, value: str) -> str:
+        Formats().overridden(reasoning=value)
+        return value
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: Any) -> Any:
+        return default_data_dir() if value == "" else value
+
+    @field_validator("model_cache_dir", "data_dir")
     @classmethod
     def _expand_home(cls, value: Path) -> Path:
         return value.expanduser()
@@ -225,6 +280,8 @@ class Settings(FleetSettings, VllmSettings):
             revision=None,
             max_model_len=None,
             max_num_seqs=ONNX_MAX_NUM_SEQS,
+            tool_parser="",
+            reasoning_parser="",
             options={},
         )
 
@@ -243,6 +300,8 @@ class Settings(FleetSettings, VllmSettings):
             precision=self.onnx_precision,
             threads=self.onnx_threads,
             cache_dir=self.model_cache_dir,
+            tool_parser=self.tool_parser,
+            reasoning_parser=self.reasoning_parser,
             vllm=self.vllm_options(self.max_num_seqs or VLLM_MAX_NUM_SEQS),
             options=dict(self.engine_options),
         )
@@ -262,6 +321,13 @@ class EntrySettings(Settings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
+
+
+def default_data_dir() -> Path:
+    """The folder for lasting state, as the XDG base directory specification names it."""
+    # A relative XDG path is to be ignored, says the specification.
+    state = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (state if state.is_absolute() else Path.home() / ".local" / "state") / "llm-gateway"
 
 
 def split_list(value: Any) -> Any:

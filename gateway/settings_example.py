@@ -24,6 +24,8 @@ def example() -> str:
 def shown_default(name: str) -> str:
     """A setting's default as .env spells it."""
     field = Settings.model_fields[name]
+    if field.default_factory is not None:
+        return ""  # it depends on the environment, which takes its place when empty
     default = field.get_default(call_default_factory=True)
     if default is None or (not default and NoDecode in field.metadata):
         return ""

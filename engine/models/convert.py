@@ -146,10 +146,15 @@ def scratch_folder(store: Path, name: str) -> Iterator[Path]:
 
 
 def run_export(
-    source: Path, out: Path, precision: Precision, label: str, progress: Progress
+    source: Path,
+    out: Path,
+    precision: Precision,
+    label: str,
+    progress: Progress,
+    module: str = "engine.models.export",
 ) -> None:
-    """Run ``engine.models.export`` in a process of its own; raises EngineStartError."""
-    command = [sys.executable, "-m", "engine.models.export", source, out, precision, label]
+    """Run an exporter in a process of its own; raises EngineStartError."""
+    command = [sys.executable, "-m", module, source, out, precision, label]
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -40,6 +41,7 @@ CONVERT_MODULES = ("torch", "transformers", "onnxruntime_genai", "onnx", "onnx_i
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
+_INDEX_TYPES = {"I64"}  # constant position ids, which older checkpoints of encoders hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,8 @@ def locate(model: str, revision: str | None = None) -> Location:
     return HubModel(name, pinned or revision)
 
 
-def inspect(folder: Path) -> Checkpoint:
-    """Check that ``folder`` holds a complete checkpoint of a covered family.
+def inspect(folder: Path, families: Mapping[str, str] = FAMILIES) -> Checkpoint:
+    """Check that ``folder`` holds a complete checkpoint of one of ``families``.
 
     Reads the config and the headers of the safetensors files, not the weights.
 
@@ -124,7 +126,7 @@ def inspect(folder: Path) -> Checkpoint:
         EngineStartError: a file is missing, damaged or cut short, or the family is not covered.
     """
     config = _read_config(folder)
-    architecture = _architecture(folder, config)
+    architecture = _architecture(folder, config, families)
     weights = _weight_files(folder)
     parameters = sum(_count_parameters(path) for path in weights)
     if not (folder / "tokenizer.json").is_file():
@@ -175,16 +177,16 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _architecture(folder: Path, config: dict[str, Any]) -> str:
+def _architecture(folder: Path, config: dict[str, Any], families: Mapping[str, str]) -> str:
     named = config.get("architectures")
     first = named[0] if isinstance(named, list) and named else None
-    covered = ", ".join(FAMILIES)
+    covered = ", ".join(families)
     if not isinstance(first, str):
         raise EngineStartError(
             f"{folder}/config.json names no architecture: add one of {covered} under "
             '"architectures"'
         )
-    if first not in FAMILIES:
+    if first not in families:
         raise EngineStartError(
             f"the ONNX engine does not cover {first} ({folder.name}): serve a model of "
             f"{covered}, or use ENGINE=vllm"
@@ -231,7 +233,7 @@ def _count_parameters(path: Path) -> int:
             header = json.loads(file.read(length))
         tensors = [v for k, v in header.items() if k != "__metadata__"]
         end = max((t["data_offsets"][1] for t in tensors), default=0)
-        unreadable = {t["dtype"] for t in tensors} - _FLOAT_TYPES
+        unreadable = {t["dtype"] for t in tensors} - _FLOAT_TYPES - _INDEX_TYPES
         count: int = sum(prod(t["shape"]) for t in tensors)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise EngineStartError(damaged) from error

@@ -37,6 +37,10 @@ WANTED = (
     "chat_template.jinja",
     "model.safetensors.index.json",
     "model*.safetensors",
+    # How sentence-transformers' models pool.
+    "modules.json",
+    "sentence_bert_config.json",
+    "1_Pooling/config.json",
 )
 COMPLETE = ".complete"  # written into a folder once every file in it has been verified
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -95,7 +99,7 @@ def listing(model: str, revision: str | None) -> tuple[str, list[RemoteFile]]:
     files = [
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id)
         for s in info.siblings or []
-        if "/" not in s.rfilename and any(fnmatch(s.rfilename, p) for p in WANTED)
+        if any(fnmatch(s.rfilename, p) and s.rfilename.count("/") == p.count("/") for p in WANTED)
     ]
     if not any(f.name.endswith(".safetensors") for f in files):
         raise EngineStartError(

@@ -236,7 +236,7 @@ def blockwise(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 def substitute(graph: ir.Graph, old: ir.Node, new: list[ir.Node]) -> None:
     """Insert ``new`` in place of ``old``; the last one's output takes over its name and uses."""
     before, after = old.outputs[0], new[-1].outputs[0]
-    after.name, after.shape, after.dtype = before.name, before.shape, before.dtype
+    after.name, after.shape, after.type = before.name, before.shape, before.type
     graph.insert_before(old, new)
     before.replace_all_uses_with(after, replace_graph_outputs=True)
     graph.remove(old, safe=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.base import (
+    Capabilities,
     Delta,
     EngineDead,
     EngineError,
@@ -37,6 +39,9 @@ from engine.onnx.sequence import Job, make_sequences
 from engine.onnx.session import ModelSession
 from engine.onnx.stepper import Output, Stepper
 from engine.options import read_options
+from engine.structured import GrammarCompiler
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class _Loaded:
 
     info: ModelInfo
     detokenizer: Detokenizer
+    grammars: GrammarCompiler | None
 
 
 class OnnxEngine:
@@ -118,9 +124,15 @@ class OnnxEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         loop, loaded = self._admit(request)
+        grammar = None
+        structured = request.sampling.structured
+        if structured is not None and loaded.grammars is not None:
+            grammar = await loaded.grammars.prepare(structured)
+            loop, loaded = self._admit(request)  # much may have changed meanwhile
         mailbox = Mailbox()
         job = Job(request, mailbox, arrival=next(self._arrivals))
-        job.sequences = make_sequences(job, loaded.detokenizer, loaded.info.eos_token_ids)
+        eos_token_ids = loaded.info.eos_token_ids
+        job.sequences = make_sequences(job, loaded.detokenizer, eos_token_ids, grammar)
         unfinished = request.sampling.n
         self._submitted += 1
         loop.submit(job)
@@ -260,8 +272,19 @@ class OnnxEngine:
         )
         self._tell("warming up", 0.9)
         session.warm_up()
-        loaded = _Loaded(_model_info(model, config, max_len), Detokenizer(model.tokenizer))
-        return loaded, stepper
+        grammars = _grammars(model)
+        info = _model_info(model, config, max_len, structured_output=grammars is not None)
+        return _Loaded(info, Detokenizer(model.tokenizer), grammars), stepper
+
+
+def _grammars(model: PreparedModel) -> GrammarCompiler | None:
+    """What constrains outputs; None for a tokenizer that it cannot be done with."""
+    manifest = model.manifest
+    try:
+        return GrammarCompiler(model.tokenizer, manifest.vocab_size, manifest.eos_token_ids)
+    except ValueError as error:
+        log.warning("%s cannot give structured output: %s", model.folder, error)
+        return None
 
 
 def _put_all(outputs: list[Output]) -> None:
@@ -269,7 +292,9 @@ def _put_all(outputs: list[Output]) -> None:
         mailbox.put(item)
 
 
-def _model_info(model: PreparedModel, config: EngineConfig, max_len: int) -> ModelInfo:
+def _model_info(
+    model: PreparedModel, config: EngineConfig, max_len: int, *, structured_output: bool
+) -> ModelInfo:
     manifest = model.manifest
     names = config.names
     return ModelInfo(
@@ -287,5 +312,6 @@ def _model_info(model: PreparedModel, config: EngineConfig, max_len: int) -> Mod
         quantization="none" if manifest.precision == "fp32" else manifest.precision,
         device="cpu",
         dtype="float32",
+        capabilities=Capabilities(structured_output=structured_output),
         default_sampling=model.default_sampling,
     )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from engine.base import SamplingParams
 from engine.onnx.logprobs import Logits
 from engine.onnx.sequence import Sequence
+from engine.structured.constraint import keep_allowed
 
 Ids = npt.NDArray[np.int64]
 
@@ -44,7 +45,7 @@ class LogitEdits:
             for row, s in rows
             if s.sampling.allowed_token_ids is not None
         ]
-        self._constrained = [(row, s) for row, s in rows if s.constraint is not None]
+        self._constraints = [(row, s.constraint) for row, s in rows if s.constraint is not None]
         self._banning = [
             (row, s) for row, s in rows if s.sampling.bad_words or s.sampling.min_tokens
         ]
@@ -55,8 +56,8 @@ class LogitEdits:
         """Change ``logits`` [rows, vocab] in place."""
         for row, ids in self._allowed:
             _keep_only(logits[row], ids)
-        for row, sequence in self._constrained:
-            _apply_constraint(logits[row], sequence)
+        for row, constraint in self._constraints:
+            keep_allowed(logits[row], constraint.allowed_mask())
         for row, sequence in self._banning:
             banned = banned_next(sequence)
             if banned:
@@ -84,16 +85,6 @@ def _keep_only(row: Logits, ids: Ids) -> None:
     kept = row[ids]
     row.fill(_BANNED)
     row[ids] = kept
-
-
-def _apply_constraint(row: Logits, sequence: Sequence) -> None:
-    assert sequence.constraint is not None
-    mask = sequence.constraint.allowed_mask()
-    if mask is None:
-        return
-    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")[: len(row)]
-    row[: len(bits)][bits == 0] = _BANNED
-    row[len(bits) :] = _BANNED
 
 
 def _concatenated_bias(

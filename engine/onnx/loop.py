@@ -87,6 +87,8 @@ class EngineLoop:
             log.exception("the engine thread died")
             self._on_death()
             self._bury()
+        finally:
+            self._stepper.close()
 
     def _take_commands(self) -> None:
         """Obey what has come in; wait for something when there is nothing to do."""

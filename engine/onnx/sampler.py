@@ -68,7 +68,7 @@ class Sampler:
             for row in self._edits.rows:
                 highest = logits[row].max()
                 if not np.isfinite(highest):
-                    faults.setdefault(row, _NOTHING_ALLOWED if highest < 0 else NOT_FINITE)
+                    faults.setdefault(row, self._fault(row) if highest < 0 else NOT_FINITE)
                     logits[row] = 0
         tokens = [0] * len(self._sequences)
         if self._greedy:
@@ -79,6 +79,12 @@ class Sampler:
             for row, token in zip(self._drawn, self._draw(logits), strict=True):
                 tokens[row] = token
         return Choices(tokens, self._report(raw, tokens), faults)
+
+    def _fault(self, row: int) -> str:
+        """Why no token is allowed."""
+        constraint = self._sequences[row].constraint
+        fault = constraint.fault if constraint is not None else None
+        return fault or _NOTHING_ALLOWED
 
     def _silence_broken_rows(self, logits: Logits) -> dict[int, str]:
         highest = logits.max(axis=1)  # a NaN anywhere in a row makes its maximum NaN

@@ -9,21 +9,39 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from engine.base import GenerateRequest, Resume, SamplingParams, TokenLogprob
+from engine.base import (
+    GenerateRequest,
+    RequestRejected,
+    Resume,
+    SamplingParams,
+    TokenLogprob,
+)
 from engine.detokenize import Detokenizer
 from engine.mailbox import Mailbox
 from engine.onnx.draws import Draws
 from engine.onnx.token_counts import TokenCounts, counts_for
 from engine.output import OutputTracker
+from engine.structured import Grammar
 
 
 class TokenConstraint(Protocol):
-    """Restricts what a sequence may emit next, such as a grammar."""
+    """Restricts what a sequence may emit next, such as a grammar.
 
-    def allowed_mask(self) -> npt.NDArray[np.int32] | None:
+    Attributes:
+        fault: why it cannot go on, or None.
+    """
+
+    fault: str | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is complete, so that nothing but end-of-sequence may follow."""
+
+    def allowed_mask(self) -> npt.NDArray[np.int32]:
         """Bit ``i % 32`` of word ``i // 32`` is set when token ``i`` is allowed next.
 
-        Words beyond the end count as zero. None allows every token.
+        Words beyond the end count as zero. The result is kept until ``accept``, so that it
+        can be computed ahead.
         """
 
     def accept(self, token_id: int) -> None:
@@ -114,20 +132,31 @@ class Sequence:
 
 
 def make_sequences(
-    job: Job, detokenizer: Detokenizer, eos_token_ids: frozenset[int]
+    job: Job,
+    detokenizer: Detokenizer,
+    eos_token_ids: frozenset[int],
+    grammar: Grammar | None = None,
 ) -> list[Sequence]:
-    """The choices of a request: ``n`` of them, or the one that it resumes."""
+    """The choices of a request: ``n`` of them, or the one that it resumes.
+
+    Raises RequestRejected when a resumed output does not follow ``grammar``.
+    """
     resume, sampling = job.request.resume, job.request.sampling
-    if resume is None:
-        indices = range(sampling.n)
-        return [_make_sequence(job, index, detokenizer, eos_token_ids) for index in indices]
-    sequence = _make_sequence(job, resume.index, detokenizer, eos_token_ids)
-    _replay(sequence, resume)
-    return [sequence]
+    indices = range(sampling.n) if resume is None else (resume.index,)
+    sequences = [
+        _make_sequence(job, index, detokenizer, eos_token_ids, grammar) for index in indices
+    ]
+    if resume is not None:
+        _replay(sequences[0], resume)
+    return sequences
 
 
 def _make_sequence(
-    job: Job, index: int, detokenizer: Detokenizer, eos_token_ids: frozenset[int]
+    job: Job,
+    index: int,
+    detokenizer: Detokenizer,
+    eos_token_ids: frozenset[int],
+    grammar: Grammar | None,
 ) -> Sequence:
     sampling = job.request.sampling
     prompt = list(job.request.prompt_ids)
@@ -140,6 +169,7 @@ def _make_sequence(
         output=OutputTracker(sampling, detokenizer, eos_token_ids),
         draws=Draws(sampling.seed, index),
         counts=counts_for(sampling, prompt),
+        constraint=grammar.constraint() if grammar is not None else None,
     )
 
 
@@ -149,4 +179,6 @@ def _replay(sequence: Sequence, resume: Resume) -> None:
     for token in resume.token_ids:
         sequence.append(token)
         text += sequence.output.take(token, sequence.output_len).text
+    if sequence.constraint is not None and sequence.constraint.fault is not None:
+        raise RequestRejected("the output to resume does not follow the constraint")
     sequence.unsent_text = text[resume.text_sent :]

@@ -9,12 +9,14 @@ import numpy as np
 from engine.base import Delta, EngineError, FinishReason, Load, TokenLogprob
 from engine.mailbox import Mailbox
 from engine.onnx.logprobs import Logits, token_logprobs
+from engine.onnx.mask_ahead import MaskAhead
 from engine.onnx.pacing import Pacer
 from engine.onnx.prefix_cache import BLOCK, PrefixCache, extend_keys
 from engine.onnx.sampler import NOT_FINITE, Choices, Sampler
 from engine.onnx.scheduler import Scheduler
 from engine.onnx.sequence import Job, Sequence
 from engine.onnx.session import ModelSession
+from engine.output import Advance
 
 Output = tuple[Mailbox, Delta | EngineError]
 
@@ -51,6 +53,7 @@ class Stepper:
         self._kv_tokens = kv_tokens
         self._sampler = Sampler([])
         self._sampler_version = self._scheduler.batch_version
+        self._masks = MaskAhead()
         self._outputs: list[Output] = []
         self.jobs: dict[int, Job] = {}
         """Unfinished jobs by arrival."""
@@ -74,6 +77,10 @@ class Stepper:
             for sequence in job.sequences:
                 self._put(sequence, text=sequence.output.flush(), finish="abort")
             self.drop(job)
+
+    def close(self) -> None:
+        """End what runs beside the model."""
+        self._masks.close()
 
     def take_outputs(self) -> list[Output]:
         """Outputs since the last call."""
@@ -106,10 +113,11 @@ class Stepper:
     def _decode(self, batch: list[Sequence]) -> None:
         scheduler = self._scheduler
         started = time.perf_counter()
-        logits = self._session.decode(
-            [sequence.tokens[sequence.kv_len] for sequence in batch],
-            [sequence.kv_len for sequence in batch],
-        )
+        with self._masks.computed_beside(batch):
+            logits = self._session.decode(
+                [sequence.tokens[sequence.kv_len] for sequence in batch],
+                [sequence.kv_len for sequence in batch],
+            )
         for sequence in batch:
             sequence.kv_len += 1
         if self._sampler_version != scheduler.batch_version:
@@ -203,6 +211,10 @@ class Stepper:
                 continue
             sequence.append(token)
             step = sequence.output.take(token, sequence.output_len)
+            constraint = sequence.constraint
+            if constraint is not None and constraint.ended and step.finish in (None, "length"):
+                # Nothing could follow but the end.
+                step = Advance(step.text + sequence.output.flush(), "stop")
             self._put(sequence, token, step.text, logprob, step.finish, step.stop_reason)
             if step.finish is not None:
                 finished.append(sequence)

@@ -58,9 +58,41 @@ def prepare_schema(text: str, limits: Limits) -> tuple[str, int]:
     weight = _Survey(limits, lenient).run(schema)
     if schema is True:
         schema = {}
+    schema = _with_exact_integers(schema)
     if isinstance(schema, dict):
         schema = {**schema, OPTIONS: {**_WHITESPACE, "lenient": lenient}}
     return json.dumps(schema, ensure_ascii=False, separators=(",", ":")), weight
+
+
+_SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
+_SCHEMA_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_SCHEMAS = ("items", "additionalProperties")
+
+
+def _with_exact_integers(schema: Any) -> Any:
+    """The schema with integers that have no bounds kept within what is exact.
+
+    Larger ones differ from reader to reader, and a weak model may go on with digits until its
+    tokens are spent.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    node = dict(schema)
+    for key in _SCHEMAS_BY_NAME:
+        if isinstance(node.get(key), dict):
+            node[key] = {name: _with_exact_integers(one) for name, one in node[key].items()}
+    for key in _SCHEMA_LISTS:
+        if isinstance(node.get(key), list):
+            node[key] = [_with_exact_integers(one) for one in node[key]]
+    for key in _SCHEMAS:
+        if key in node:
+            node[key] = _with_exact_integers(node[key])
+    if node.get("type") == "integer" and not {"enum", "const", "$ref"} & node.keys():
+        if not {"minimum", "exclusiveMinimum"} & node.keys():
+            node["minimum"] = -_EXACT
+        if not {"maximum", "exclusiveMaximum"} & node.keys():
+            node["maximum"] = _EXACT
+    return node
 
 
 def parse_json(text: str, what: str) -> Any:

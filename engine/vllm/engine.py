@@ -27,6 +27,7 @@ from engine.base import (
 from engine.checks import check_request
 from engine.config import EngineConfig
 from engine.detokenize import Detokenizer
+from engine.structured import GrammarCompiler
 from engine.vllm import compat, convert, describe, metrics
 from engine.vllm.build import Built, build
 from engine.vllm.hardware import Hardware, detect
@@ -59,6 +60,7 @@ class VllmEngine:
         self._stopping: asyncio.Task[None] | None = None
         self._deadline = math.inf
         self._live: set[str] = set()
+        self._grammars: GrammarCompiler | None = None
 
     @property
     def info(self) -> ModelInfo:
@@ -113,6 +115,7 @@ class VllmEngine:
         self._info = describe.model_info(
             self._config, llm, built.label, built.device, built.adapters
         )
+        self._grammars = await asyncio.to_thread(_grammars, self._info)
         self._stage("generating a first token")
         first = GenerateRequest("first-token", [0], SamplingParams(max_tokens=1))
         async with contextlib.aclosing(self._attempt(built, first, False)) as stream:
@@ -138,6 +141,11 @@ class VllmEngine:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         built = self._admit(request)
+        structured = request.sampling.structured
+        if structured is not None and self._grammars is not None:
+            # vLLM would check it on the event loop, without bounds on the work.
+            await self._grammars.prepare(structured)
+            built = self._admit(request)
         self._live.add(request.request_id)
         if request.resume is None:
             source = self._attempt(built, request, False)
@@ -227,14 +235,6 @@ class VllmEngine:
             return Load(0, 0, 0, 0, self._config.max_num_seqs)
         return metrics.load(built.counters, built.shape, self._unfinished(built))
 
-    def metrics(self) -> list[metrics.Sample]:
-        """vLLM's own metrics of this model, labelled with its name and rank."""
-        built = self._built
-        if built is None or self._info is None:
-            return []
-        unfinished = self._unfinished(built)
-        return list(metrics.samples(built.counters, built.shape, unfinished, self._info.id))
-
     async def check_health(self) -> None:
         if self._progress.state != "ready" or self._errored():
             raise self._dead()
@@ -298,3 +298,11 @@ class VllmEngine:
 
     def _set(self, state: EngineState, stage: str, fraction: float | None = None) -> None:
         self._progress = Progress(state, stage, fraction)
+
+
+def _grammars(info: ModelInfo) -> GrammarCompiler | None:
+    """What checks constraints before vLLM sees them; None for a tokenizer it cannot read."""
+    try:
+        return GrammarCompiler(info.tokenizer, info.vocab_size, info.eos_token_ids)
+    except ValueError:
+        return None

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from engine.base import Load
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One value in Prometheus terms; counters are named without their ``_total``."""
-
-    name: str
-    kind: Literal["gauge", "counter"]
-    help: str
-    labels: Mapping[str, str]
-    value: float
 
 
 @dataclass(slots=True)
@@ -35,16 +22,13 @@ class Rank:
     preemptions: int = 0
     prefix_queries: int = 0
     prefix_hits: int = 0
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
     drafts: int = 0
     draft_tokens: int = 0
     accepted_tokens: int = 0
-    finished: Counter[str] = field(default_factory=Counter)
 
 
 class Counters:
-    """Filled by vLLM's output handler on the event loop; read by ``load`` and ``/metrics``."""
+    """Filled by vLLM's output handler on the event loop; read by ``load``."""
 
     def __init__(self) -> None:
         self.ranks: dict[int, Rank] = {0: Rank()}
@@ -69,10 +53,6 @@ class Counters:
                 rank.accepted_tokens += drafts.num_accepted_tokens
         if iteration is not None:
             rank.preemptions += iteration.num_preempted_reqs
-            rank.prompt_tokens += iteration.num_prompt_tokens
-            rank.generation_tokens += iteration.num_generation_tokens
-            for request in iteration.finished_requests:
-                rank.finished[str(request.finish_reason)] += 1
 
     def total(self, name: str) -> int:
         return sum(int(getattr(rank, name)) for rank in self.ranks.values())
@@ -108,62 +88,7 @@ def load(counters: Counters, shape: Shape, unfinished: int) -> Load:
         preemptions=counters.total("preemptions"),
         prefix_queries=counters.total("prefix_queries"),
         prefix_hits=counters.total("prefix_hits"),
+        drafts=counters.total("drafts"),
+        draft_tokens=counters.total("draft_tokens"),
+        accepted_tokens=counters.total("accepted_tokens"),
     )
-
-
-_COUNTERS = {
-    "num_preemptions": ("preemptions", "Requests preempted for want of KV memory."),
-    "prefix_cache_queries": ("prefix_queries", "Prompt tokens looked up in the prefix cache."),
-    "prefix_cache_hits": ("prefix_hits", "Prompt tokens found in the prefix cache."),
-    "prompt_tokens": ("prompt_tokens", "Prompt tokens processed."),
-    "generation_tokens": ("generation_tokens", "Tokens generated."),
-    "spec_decode_num_drafts": ("drafts", "Speculative drafts."),
-    "spec_decode_num_draft_tokens": ("draft_tokens", "Tokens drafted."),
-    "spec_decode_num_accepted_tokens": ("accepted_tokens", "Drafted tokens accepted."),
-}
-
-
-def samples(counters: Counters, shape: Shape, unfinished: int, model: str) -> Iterator[Sample]:
-    """The metrics of one engine under vLLM's own names, labelled with model and rank.
-
-    A rank's gauges are its last report, except that an engine with nothing unfinished
-    reports zeros.
-    """
-    busy = bool(unfinished)
-    one = len(counters.ranks) == 1
-    total = load(counters, shape, unfinished)
-    for index, rank in counters.ranks.items():
-        labels = {"model_name": model, "engine": str(index)}
-        usage = rank.kv_usage if busy else 0.0
-        gauges = {
-            "num_requests_running": (
-                total.running if one else rank.running * busy,
-                "Sequences being generated.",
-            ),
-            "num_requests_waiting": (
-                total.waiting if one else rank.waiting * busy,
-                "Sequences waiting to be generated.",
-            ),
-            "kv_cache_usage_perc": (usage, "Share of the KV cache in use, 1 is full."),
-            "gpu_cache_usage_perc": (usage, "The older name of kv_cache_usage_perc."),
-        }
-        for name, (value, text) in gauges.items():
-            yield Sample(f"vllm:{name}", "gauge", text, labels, float(value))
-        for name, (attribute, text) in _COUNTERS.items():
-            yield Sample(f"vllm:{name}", "counter", text, labels, float(getattr(rank, attribute)))
-        for reason, count in sorted(rank.finished.items()):
-            yield Sample(
-                "vllm:request_success",
-                "counter",
-                "Requests that ended, by reason.",
-                {**labels, "finished_reason": reason},
-                float(count),
-            )
-        sizes = {"block_size": str(shape.block_size), "num_gpu_blocks": str(shape.blocks)}
-        yield Sample(
-            "vllm:cache_config_info",
-            "gauge",
-            "Sizes of the KV cache.",
-            {**labels, **sizes},
-            1.0,
-        )

@@ -14,12 +14,14 @@ from gateway.state import GatewayState
 router = APIRouter(tags=["health"])
 
 
+@router.head("/health/live", include_in_schema=False)
 @router.get("/health/live", summary="200 while the process runs")
 async def live() -> JSONResponse:
     """Does not look at the engine: restarting would not load a model faster."""
     return JSONResponse({"status": "live"})
 
 
+@router.head("/health/startup", include_in_schema=False)
 @router.get("/health/startup", summary="200 once the model has loaded, 503 with progress before")
 async def startup(request: Request) -> JSONResponse:
     """What is loading and how far it is."""
@@ -34,7 +36,9 @@ async def startup(request: Request) -> JSONResponse:
     return probe(body, ok=lifecycle.started)
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", summary="The same as /health/ready")
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", summary="200 while requests are taken, 503 otherwise")
 async def ready(request: Request) -> JSONResponse:
     """``degraded`` while some model is down or answered by the fallback; not ready while

@@ -10,6 +10,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from gateway.api import (
+    openapi_completions,
+    openapi_embeddings,
+    openapi_messages,
+    openapi_operations,
+    openapi_responses,
+)
 from gateway.protocol.chat_parameters import CHAT
 from gateway.protocol.parameters import object_schema
 from gateway.protocol.values import Schema
@@ -51,7 +58,9 @@ USAGE = record(
         "completion_tokens": COUNT,
         "total_tokens": COUNT,
         "prompt_tokens_details": record({"cached_tokens": COUNT}),
-    }
+        "completion_tokens_details": record({"reasoning_tokens": COUNT}),
+    },
+    "completion_tokens_details",
 )
 TOOL_CALL = record(
     {
@@ -60,18 +69,33 @@ TOOL_CALL = record(
         "function": record({"name": TEXT, "arguments": TEXT}),
     }
 )
+TOOL_CALL_PIECE = record(
+    {
+        "index": COUNT,
+        "id": TEXT,
+        "type": {"const": "function"},
+        "function": record({"name": TEXT, "arguments": TEXT}, "name"),
+    },
+    "id",
+    "type",
+)
+TOKEN_IDS = {"type": "array", "items": COUNT}
 FINISH = {"type": "string", "enum": ["stop", "length", "tool_calls"]}
 
 
-def completion(kind: str, message_key: str, *optional: str) -> Schema:
+def completion(kind: str, message_key: str, call: Schema, *optional: str) -> Schema:
     """A chat completion, whole or as a chunk."""
     message = record(
         {
             "role": {"const": "assistant"},
             "content": or_null(TEXT),
             "refusal": or_null(TEXT),
-            "tool_calls": {"type": "array", "items": TOOL_CALL},
+            "reasoning": TEXT,
+            "reasoning_content": TEXT,
+            "tool_calls": {"type": "array", "items": call},
         },
+        "reasoning",
+        "reasoning_content",
         "tool_calls",
         "refusal",
         *optional,
@@ -83,8 +107,10 @@ def completion(kind: str, message_key: str, *optional: str) -> Schema:
             "logprobs": LOGPROBS,
             "finish_reason": or_null(FINISH),
             "stop_reason": {"anyOf": [TEXT, {"type": "integer"}]},
+            "token_ids": TOKEN_IDS,
         },
         "stop_reason",
+        "token_ids",
     )
     return record(
         {
@@ -96,9 +122,11 @@ def completion(kind: str, message_key: str, *optional: str) -> Schema:
             "choices": {"type": "array", "items": choice},
             "usage": or_null(USAGE),
             "prompt_logprobs": {"type": "array"},
+            "prompt_token_ids": TOKEN_IDS,
         },
         "usage",
         "prompt_logprobs",
+        "prompt_token_ids",
     )
 
 
@@ -115,8 +143,10 @@ def reference(name: str) -> Schema:
 SCHEMAS: dict[str, Schema] = {
     "Error": ERROR,
     "ChatCompletionRequest": object_schema(CHAT),
-    "ChatCompletion": completion("chat.completion", "message"),
-    "ChatCompletionChunk": completion("chat.completion.chunk", "delta", "role", "content"),
+    "ChatCompletion": completion("chat.completion", "message", TOOL_CALL),
+    "ChatCompletionChunk": completion(
+        "chat.completion.chunk", "delta", TOOL_CALL_PIECE, "role", "content"
+    ),
 }
 ERRORS = {
     "400": "A field is missing, mistyped or out of bounds; `param` names it.",
@@ -153,6 +183,8 @@ CHAT_OPERATION: Schema = {
 }
 HOT_PATHS: dict[str, Schema] = {"/v1/chat/completions": {"post": CHAT_OPERATION}}
 
+DESCRIBED = (openapi_completions, openapi_embeddings, openapi_messages, openapi_responses)
+
 
 def describe_hot_routes(app: FastAPI) -> None:
     """Make ``app`` document the hot routes beside its own."""
@@ -168,12 +200,15 @@ def describe_hot_routes(app: FastAPI) -> None:
             document["paths"].update(HOT_PATHS)
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(SCHEMAS)
+            for described in DESCRIBED:
+                document["paths"].update(described.PATHS)
+                components["schemas"].update(described.SCHEMAS)
             components["securitySchemes"] = {
                 "bearer": {"type": "http", "scheme": "bearer"},
                 "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             }
             document["security"] = [{"bearer": []}, {"apiKey": []}]
-            app.openapi_schema = document
+            app.openapi_schema = openapi_operations.completed(document)
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

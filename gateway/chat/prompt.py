@@ -5,44 +5,76 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from engine.base import ModelInfo, SamplingParams
+from engine.base import ModelInfo, SamplingParams, StructuredOutput
+from gateway.chat.answer_constraint import AnswerConstraint
+from gateway.chat.output import OutputPlan
+from gateway.chat.parsing import REASONING_FORMATS, detect, spelled
 from gateway.chat.template import ChatTemplate
-from gateway.chat.tokens import TokenTexts
+from gateway.chat.tokens import TokenTexts, bad_word_ids, encoded
 from gateway.errors import InvalidRequest, PromptTimeout
 from gateway.protocol.chat_request import ChatRequest, check_token_ids, sampling_params
 
 PREPARE_TIMEOUT_S = 30.0
 THREADS = 2
+# Of the rendered prompt, what is kept to see whether it leaves the thinking open.
+PROMPT_END_CHARS = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What an engine needs to know of a request."""
+    """What an engine needs to know of a request, and how its output is to be read.
+
+    Attributes:
+        constrained_by: the request field that the constraint on the output comes from.
+    """
 
     ids: list[int]
     sampling: SamplingParams
+    output: OutputPlan
+    constrained_by: str | None = None
 
 
 class PromptBuilder:
-    """Renders and tokenises the prompts of one model in its own small thread pool."""
+    """Renders and tokenises the prompts of one model in its own small thread pool.
 
-    def __init__(self, info: ModelInfo) -> None:
+    Args:
+        tool_parser, reasoning_parser: names of formats that override what the chat template
+            tells; empty: none; ``none``: off.
+
+    Raises ValueError for a name that is no format.
+    """
+
+    def __init__(
+        self, info: ModelInfo, *, tool_parser: str = "", reasoning_parser: str = ""
+    ) -> None:
         self._info = info
         self._template = (
             ChatTemplate(info.chat_template, info.template_globals) if info.chat_template else None
         )
+        added = info.tokenizer.get_added_tokens_decoder()
+        self._special = {token.content: i for i, token in added.items() if token.special}
+        self.formats = detect(
+            info.chat_template,
+            special_tokens=self._special,
+            model=f"{info.id}\n{info.source}",
+            tool=tool_parser,
+            reasoning=reasoning_parser,
+        )
+        ids = {token.content: i for i, token in added.items()}
+        self._constraint = AnswerConstraint(
+            self.formats, ids, opens_thinking=self._opens_thinking()
+        )
+        thinking = REASONING_FORMATS.get(self.formats.reasoning or "")
+        closes = thinking.closes if thinking is not None else ()
+        self._closing_ids = frozenset(ids[text] for text in closes if text in ids)
         self._longest_token = max(
             (len(token.encode()) for token in info.tokenizer.get_vocab()), default=1
         )
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prompt")
         self.texts = TokenTexts(info.tokenizer)
-
-    @property
-    def hermes_tool_calls(self) -> bool:
-        """Whether the model writes tool calls as ``<tool_call>`` blocks."""
-        return self._template is not None and self._template.hermes_tool_calls
 
     async def build(self, request: ChatRequest) -> Prompt:
         """Prompt ids and sampling options.
@@ -70,10 +102,14 @@ class PromptBuilder:
         check_token_ids(request, self._info.vocab_size)
         if request.prompt_logprobs is not None and not capabilities.prompt_logprobs:
             raise unsupported("prompt_logprobs", "this engine cannot report them")
-        if request.structured is not None and not capabilities.structured_output:
-            raise unsupported(
-                "response_format", "this engine cannot enforce it; ask for JSON in the prompt"
-            )
+        if not capabilities.structured_output:
+            if request.structured is not None:
+                raise unsupported(
+                    request.structured_field,
+                    "this engine cannot enforce it; ask for JSON in the prompt",
+                )
+            if request.tool_choice.mode in ("required", "named"):
+                raise unsupported("tool_choice", "this engine cannot enforce it; use 'auto'")
         for name, asked in (
             ("top_logprobs", request.logprobs),
             ("prompt_logprobs", request.prompt_logprobs),
@@ -92,51 +128,96 @@ class PromptBuilder:
                 param="messages",
                 code="no_chat_template",
             )
-        if request.tools and not (template.knows_tools and template.hermes_tool_calls):
+        if request.tools and not (template.knows_tools and self.formats.tool):
             raise unsupported("tools", "this model's chat template does not know tool calls")
         text = template.render(
             request.messages,
             tools=request.tools,
             add_generation_prompt=request.add_generation_prompt,
             continue_final_message=request.continue_final_message,
-            variables=request.template_variables,
+            variables=self._variables(request, template),
         )
         limit = self._info.max_model_len
         # No token stands for more bytes than the longest one: sure to be too long.
         fewest = len(text.encode()) // self._longest_token
         if fewest > limit:
             raise too_long(limit, fewest, None, request, at_least=True)
-        ids: list[int] = self._info.tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = encoded(self._info.tokenizer, text).ids
         if not ids:
             raise InvalidRequest("The messages render to an empty prompt.", param="messages")
         room = limit - len(ids)
         if room < 1 or (request.max_tokens is not None and request.max_tokens > room):
             raise too_long(limit, len(ids), request.max_tokens, request)
-        max_tokens = request.max_tokens or room
+        prompt_end = text[-PROMPT_END_CHARS:]
+        structured, constrained_by = self._structured(request, prompt_end)
+        sampling = sampling_params(
+            request,
+            max_tokens=request.max_tokens or room,
+            bad_words=bad_word_ids(self._info.tokenizer, request.bad_words),
+            defaults=self._info.default_sampling,
+        )
+        plan = self._plan(request, prompt_end)
         return Prompt(
             ids,
-            sampling_params(
-                request,
-                max_tokens=max_tokens,
-                bad_words=self._bad_words(request),
-                defaults=self._info.default_sampling,
-            ),
+            replace(sampling, structured=structured, shown_special_ids=self._shown(plan)),
+            plan,
+            constrained_by,
         )
 
-    def _bad_words(self, request: ChatRequest) -> tuple[tuple[int, ...], ...]:
-        """Token sequences of each word, at the start of a text and after a space, as in vLLM."""
-        sequences: list[tuple[int, ...]] = []
-        for word in request.bad_words:
-            bare = self._encode(word.lstrip())
-            spaced = self._encode(" " + word.lstrip())
-            if bare:
-                sequences.append(bare)
-            if spaced and len(spaced) == len(bare) and spaced[0] != bare[0]:
-                sequences.append(spaced)
-        return tuple(sequences)
+    def _variables(self, request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
+        """Template variables; an effort also turns on or off what can only be that."""
+        effort = request.reasoning_effort
+        if effort is None:
+            return request.template_variables
+        variables: dict[str, Any] = {"reasoning_effort": effort}
+        if template.knows_enable_thinking:
+            variables["enable_thinking"] = effort != "none"
+        return variables | request.template_variables
 
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._info.tokenizer.encode(text, add_special_tokens=False).ids)
+    def _structured(
+        self, request: ChatRequest, prompt_end: str
+    ) -> tuple[StructuredOutput | None, str | None]:
+        if not self._info.capabilities.structured_output:
+            return None, None
+        return self._constraint.of(request, prompt_end)
+
+    def _plan(self, request: ChatRequest, prompt_end: str) -> OutputPlan:
+        tools = None
+        if request.tools:
+            functions = [tool["function"] for tool in request.tools]
+            tools = {function["name"]: function.get("parameters", {}) for function in functions}
+        return OutputPlan(
+            self.formats,
+            tools=tools,
+            prompt_end=prompt_end,
+            parallel=request.parallel_tool_calls,
+            named=request.tool_choice.mode == "named",
+            show_reasoning=request.include_reasoning,
+            closing_ids=self._closing_ids,
+        )
+
+    def _shown(self, plan: OutputPlan) -> tuple[int, ...]:
+        """Special tokens that the reader of the output has to see."""
+        if plan.is_plain:
+            return ()
+        markers = spelled(self.formats, tools=plan.tools is not None)
+        return tuple(i for text, i in self._special.items() if text in markers)
+
+    def _opens_thinking(self) -> bool:
+        """Whether the template itself opens the thinking where it is asked for."""
+        if self._template is None or not self._template.knows_enable_thinking:
+            return False
+        try:
+            text = self._template.render(
+                [{"role": "user", "content": "x"}],
+                tools=[],
+                add_generation_prompt=True,
+                continue_final_message=False,
+                variables={"enable_thinking": True},
+            )
+        except (InvalidRequest, PromptTimeout):
+            return False
+        return text.rstrip().endswith("<think>")
 
 
 def unsupported(name: str, why: str) -> InvalidRequest:

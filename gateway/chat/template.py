@@ -51,7 +51,7 @@ class ChatTemplate:
         self._constants = dict(constants)
         self.knows_tools = "tools" in source
         self.knows_developer = "developer" in source
-        self.hermes_tool_calls = "<tool_call>" in source
+        self.knows_enable_thinking = "enable_thinking" in source
 
     def render(
         self,

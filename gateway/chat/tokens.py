@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from engine.base import TokenLogprob
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
+
+
+def encoded(tokenizer: Tokenizer, text: str, *, special: bool = False) -> Encoding:
+    """The encoding of a text, with special tokens around it if asked for.
+
+    ``encode`` would hold the GIL, and with it every stream of the server, for as long as it
+    takes (a second for a megabyte); ``encode_batch`` does not (tokenizers 0.23).
+    """
+    return tokenizer.encode_batch([text], add_special_tokens=special)[0]
+
+
+def bad_word_ids(tokenizer: Tokenizer, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
+    """Token sequences of each word, at the start of a text and after a space, as in vLLM."""
+    sequences: list[tuple[int, ...]] = []
+    for word in words:
+        bare = tuple(encoded(tokenizer, word.lstrip()).ids)
+        spaced = tuple(encoded(tokenizer, " " + word.lstrip()).ids)
+        if bare:
+            sequences.append(bare)
+        if spaced and len(spaced) == len(bare) and spaced[0] != bare[0]:
+            sequences.append(spaced)
+    return tuple(sequences)
 
 
 @lru_cache(maxsize=1)
@@ -56,10 +79,16 @@ class TokenTexts:
             return bytes([int(token[3:5], 16)])
         return token.replace("\u2581", " ").encode()
 
-    def openai(self, entries: list[TokenLogprob]) -> list[dict[str, Any]]:
-        """Logprobs of output tokens as chat completions show them."""
+    def openai(self, entries: list[TokenLogprob], *, as_ids: bool = False) -> list[dict[str, Any]]:
+        """Logprobs of output tokens as chat completions show them.
+
+        ``as_ids`` spells each token as ``token_id:N``, as vLLM does on demand.
+        """
         return [
-            {**self._entry(entry.token_id, entry.logprob), "top_logprobs": self._top(entry)}
+            {
+                **self._entry(entry.token_id, entry.logprob, as_ids),
+                "top_logprobs": [self._entry(*other, as_ids) for other in entry.top],
+            }
             for entry in entries
         ]
 
@@ -84,16 +113,13 @@ class TokenTexts:
             )
         return shown
 
-    def _entry(self, token_id: int, logprob: float) -> dict[str, Any]:
+    def _entry(self, token_id: int, logprob: float, as_ids: bool) -> dict[str, Any]:
         data = self.bytes_of(token_id)
         return {
-            "token": data.decode("utf-8", errors="replace"),
+            "token": f"token_id:{token_id}" if as_ids else data.decode("utf-8", errors="replace"),
             "logprob": finite(logprob),
             "bytes": list(data),
         }
-
-    def _top(self, entry: TokenLogprob) -> list[dict[str, Any]]:
-        return [self._entry(token_id, logprob) for token_id, logprob in entry.top]
 
 
 def finite(logprob: float) -> float:

@@ -64,6 +64,12 @@ class Keyring:
             raise InvalidApiKey("Incorrect API key provided.")
         return found
 
+    def find(self, principal_id: str) -> Principal | None:
+        """The caller with this id, or None once its key is gone."""
+        if not self._known:
+            return ANONYMOUS if principal_id == ANONYMOUS.id else None
+        return next((who for _, who in self._known if who.id == principal_id), None)
+
 
 def read_key(headers: Mapping[bytes, bytes]) -> bytes | None:
     """The presented key; ``Authorization`` counts before ``x-api-key``."""

@@ -11,11 +11,21 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import jinja2.exceptions
 
 from engine import carry_on
-from engine.base import Delta, Engine, EngineDead, EngineStartError, GenerateRequest, ModelInfo
+from engine.base import (
+    Delta,
+    Embeddings,
+    EmbedRequest,
+    Engine,
+    EngineDead,
+    EngineStartError,
+    GenerateRequest,
+    ModelInfo,
+)
 from engine.config import EngineConfig
 from engine.registry import choose
 from engine.supervise import Backoff, SupervisedEngine
@@ -27,6 +37,8 @@ from gateway.errors import ModelLoading, ModelNotFound
 log = logging.getLogger("gateway.fleet")
 
 BuildEngine = Callable[[EngineConfig], Engine]
+# What a request wants of a model; ``any`` for work that needs its tokenizer only.
+Task = Literal["generation", "embeddings", "any"]
 
 
 class Replica:
@@ -62,6 +74,11 @@ class Replica:
         """The loaded model."""
         return self.engine.info
 
+    def does(self, task: Task) -> bool:
+        """Whether the loaded model does this."""
+        can = self.info.capabilities
+        return {"generation": can.generation, "embeddings": can.embeddings, "any": True}[task]
+
     @property
     def prompts(self) -> PromptBuilder:
         """Builds prompts for this model; only once it has been ready."""
@@ -83,7 +100,7 @@ class Replica:
     async def prepare(self) -> None:
         """Build what depends on the loaded model; raises EngineStartError."""
         if self._prompts is None:
-            self._prompts = await asyncio.to_thread(prepare_prompts, self.engine.info)
+            self._prompts = await asyncio.to_thread(prepare_prompts, self.engine.info, self.config)
 
     def close(self) -> None:
         """Free what the gateway holds of the model."""
@@ -131,6 +148,10 @@ class Route:
 
         return carry_on.generate(self.replica.engine, request, successor)
 
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """The vectors of the request's prompts; raises what ``Embedder.embed`` does."""
+        return await self.replica.engine.embed(request)
+
 
 class Pool:
     """The replicas of one model."""
@@ -143,6 +164,15 @@ class Pool:
     def names(self) -> tuple[str, ...]:
         """Names of the model, the answered one first; known before it has loaded."""
         return self.replicas[0].config.names
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether it is known what the model does, which takes one load."""
+        return any(replica.was_ready for replica in self.replicas)
+
+    def does(self, task: Task) -> bool:
+        """Whether the model is known to do this."""
+        return any(replica.does(task) for replica in self.replicas if replica.was_ready)
 
     def pick(self) -> Replica | None:
         """The ready replica with the fewest outstanding requests."""
@@ -205,19 +235,23 @@ class Fleet:
             listed.append(fallback)
         return listed
 
-    def route(self, name: str | None, principal: Principal) -> Route:
-        """Choose who answers.
+    def route(self, name: str | None, principal: Principal, task: Task = "generation") -> Route:
+        """Choose who answers. Nobody stands in for an embedding model: vectors of different
+        models cannot be compared.
 
-        Raises ModelNotFound for an unknown name; ModelLoading or EngineDead while neither
-        the model nor the fallback can serve.
+        Raises ModelNotFound for an unknown name and for a model that does something else;
+        ModelLoading or EngineDead while neither the model nor the fallback can serve.
         """
-        pool = self._pool_of(name)
+        pool = self._pool_of(name, task)
         asked = pool.names[0]
+        if pool.was_ready and not pool.does(task):
+            raise wrong_task(asked, task)
         replica = pool.pick()
         if replica is not None:
             return Route(replica, asked, degraded=False, pool=pool)
         fallback = self.fallback
-        if fallback is not None and fallback.ready and self.policy.allows(pool.names, principal.id):
+        stands_in = task != "embeddings" and fallback is not None and fallback.ready
+        if fallback is not None and stands_in and self.policy.allows(pool.names, principal.id):
             return Route(fallback, asked, degraded=True, pool=pool)
         if all(r.engine.last_error is None for r in pool.replicas):
             raise ModelLoading("The model is still loading. Please retry shortly.")
@@ -255,9 +289,9 @@ class Fleet:
         for replica in self:
             replica.close()
 
-    def _pool_of(self, name: str | None) -> Pool:
+    def _pool_of(self, name: str | None, task: Task) -> Pool:
         if name is None:
-            return self.pools[0]
+            return next((pool for pool in self.pools if pool.does(task)), self.pools[0])
         pool = self._by_name.get(name)
         if pool is not None:
             return pool
@@ -279,10 +313,21 @@ class Fleet:
         return True
 
 
-def prepare_prompts(info: ModelInfo) -> PromptBuilder:
+def wrong_task(name: str, task: Task) -> ModelNotFound:
+    """The error for a model that is served here, and not on this endpoint."""
+    if task == "embeddings":
+        text = f"The model '{name}' makes no embeddings. Use it with /v1/chat/completions."
+    else:
+        text = f"The model '{name}' is an embedding model. Use it with /v1/embeddings."
+    return ModelNotFound(text, param="model")
+
+
+def prepare_prompts(info: ModelInfo, config: EngineConfig) -> PromptBuilder:
     """The prompt builder of a model; raises EngineStartError for a broken chat template."""
     try:
-        return PromptBuilder(info)
+        return PromptBuilder(
+            info, tool_parser=config.tool_parser, reasoning_parser=config.reasoning_parser
+        )
     except jinja2.exceptions.TemplateError as error:
         raise EngineStartError(
             f"The chat template of {info.source} is not valid Jinja: {error}"

@@ -25,15 +25,15 @@ from gateway.errors import (
     is_expected,
 )
 from gateway.http.exchange import Exchange, Outcome, Receive, Send
-from gateway.protocol.sse import event
+from gateway.protocol.anthropic_errors import OVERLOADED
 from gateway.state import GatewayState
 from gateway.telemetry.logging import REQUEST_ID
 
 log = logging.getLogger("gateway.access")
 
-# The only paths that need no key: a load balancer's probes have none.
+# Paths that need no key on any server: a load balancer's probes have none.
 OPEN_PATHS = frozenset({"/health", "/health/startup", "/health/live", "/health/ready"})
-# Answered without a line in the log unless they fail.
+# Answered without a line in the log unless they fail, as open paths are.
 QUIET_ROUTES = OPEN_PATHS | {"/metrics"}
 
 Scope = Any
@@ -48,12 +48,21 @@ class Edge:
     Attributes:
         hot: handlers of POST routes that bypass the framework, by path.
         cold: the framework's application, for everything else.
+        open_paths: exact paths that need no key.
     """
 
-    def __init__(self, state: GatewayState, hot: Mapping[str, HotHandler], cold: FastAPI) -> None:
+    def __init__(
+        self,
+        state: GatewayState,
+        hot: Mapping[str, HotHandler],
+        cold: FastAPI,
+        open_paths: frozenset[str] = OPEN_PATHS,
+    ) -> None:
         self._state = state
         self.hot = dict(hot)
         self.cold = cold
+        self.open_paths = open_paths
+        self._quiet = QUIET_ROUTES | open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface; HTTP only."""
@@ -76,8 +85,9 @@ class Edge:
 
     async def _serve(self, exchange: Exchange) -> None:
         check_host(exchange.headers.get(b"host"), self._state)
+        self._find_vertex_probe(exchange)
         handler = self.hot.get(exchange.path)
-        if exchange.path not in OPEN_PATHS:
+        if exchange.path not in self.open_paths:
             exchange.principal = self._state.keyring.identify(exchange.headers)
         if handler is None:
             exchange.scope["exchange"] = exchange
@@ -90,11 +100,17 @@ class Edge:
             exchange.route = exchange.path
             raise MethodNotAllowed(f"Use POST for {exchange.path}.", allow="POST")
 
+    def _find_vertex_probe(self, exchange: Exchange) -> None:
+        """Vertex AI's probe goes to the path that it chose itself."""
+        asked = exchange.path == self._state.settings.aip_health_route
+        if asked and exchange.method in ("GET", "HEAD"):
+            exchange.path = exchange.scope["path"] = "/health/ready"
+
     async def _fail(self, exchange: Exchange, error: Exception) -> None:
         """Answer an exception: with its status before headers, else with an error event."""
         if not is_expected(error):
             log.error("unexpected exception", exc_info=error)
-        reply = answer(error, exchange.request_id)
+        reply = answer(error, exchange.request_id, exchange.path)
         if not exchange.status:
             await exchange.respond_error(reply)
             exchange.outcome = outcome_of(reply.status)
@@ -102,7 +118,7 @@ class Edge:
             exchange.outcome = "failed"
             exchange.error_code = reply.code
             if not exchange.complete:
-                await exchange.end(event(reply.body))
+                await exchange.end(reply.event)
 
     def _account(self, exchange: Exchange) -> None:
         """Count the request once, and write its line."""
@@ -111,7 +127,7 @@ class Edge:
         metrics = self._state.lifecycle.metrics
         metrics.requests[exchange.route, outcome] += 1
         metrics.duration.observe(elapsed)
-        if exchange.route in QUIET_ROUTES and exchange.status < 500:
+        if exchange.route in self._quiet and exchange.status < 500:
             return
         log.info(
             "request",
@@ -134,7 +150,7 @@ def outcome_of(status: int) -> Outcome:
     """How a response with this status counts."""
     if status < 400:
         return "completed"
-    if status in (429, 503):
+    if status in (429, 503, OVERLOADED):
         return "shed"
     return "rejected" if status < 500 else "failed"
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from gateway.control.auth import ANONYMOUS, Principal
 from gateway.errors import ErrorAnswer
+from gateway.protocol.anthropic_errors import speaks_anthropic
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
@@ -34,6 +35,7 @@ class Exchange:
         outcome: set once, by whoever knows best how it ended.
         details: further fields of the access log line.
         marks: further response headers, for whatever is sent next.
+        priority: of the generation asked for; larger runs later, as in GenerateRequest.
     """
 
     __slots__ = (
@@ -46,6 +48,7 @@ class Exchange:
         "outcome",
         "path",
         "principal",
+        "priority",
         "receive",
         "request_id",
         "route",
@@ -65,6 +68,7 @@ class Exchange:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = read_request_id(self.headers.get(b"x-request-id"))
         self.principal: Principal = ANONYMOUS
+        self.priority = 0
         self.started = time.perf_counter()
         self.status = 0
         self.complete = False
@@ -76,11 +80,14 @@ class Exchange:
     def own_headers(self) -> Headers:
         """Headers that every response carries."""
         elapsed_ms = (time.perf_counter() - self.started) * 1000
-        return [
+        headers = [
             (b"x-request-id", self.request_id.encode()),
             (b"openai-processing-ms", b"%d" % round(elapsed_ms)),
             *self.marks,
         ]
+        if speaks_anthropic(self.path):
+            headers.append((b"request-id", self.request_id.encode()))
+        return headers
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send status line and headers."""

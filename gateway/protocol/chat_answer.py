@@ -6,18 +6,36 @@ and log-probabilities are serialised per delta.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
-from engine.base import Delta
+from gateway.chat.parsing import (
+    ContentDelta,
+    Event,
+    Parsed,
+    ReasoningDelta,
+    ToolCall,
+    ToolCallStart,
+)
 from gateway.chat.tokens import TokenTexts
-from gateway.chat.tool_calls import ToolCall, ToolCallParser
+from gateway.chat.turn import TurnDelta
 from gateway.protocol.sse import event
 from gateway.telemetry.generation import GenerationMeter
 
 dumps = orjson.dumps
+
+
+class Counted(Protocol):
+    """What the usage is told from; a ``ChatTurn`` is one."""
+
+    meter: GenerationMeter
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Output tokens so far that were thinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +44,10 @@ class AnswerFrame:
 
     Attributes:
         prefix: text to put before the answer (``echo``).
-        tool_parsers: one per choice when tools were offered, else None.
         degraded: the fallback answers; the usage says so.
+        continuous_usage: every chunk carries the usage so far.
+        prompt_ids: given out with the answer, as are its token ids, unless None.
+        tokens_as_ids: logprobs spell tokens as ``token_id:N``.
     """
 
     id: str
@@ -38,8 +58,10 @@ class AnswerFrame:
     texts: TokenTexts
     include_usage: bool = False
     prefix: str = ""
-    tool_parsers: list[ToolCallParser] | None = None
     degraded: bool = False
+    continuous_usage: bool = False
+    prompt_ids: Sequence[int] | None = None
+    tokens_as_ids: bool = False
 
     def head(self, kind: str) -> dict[str, Any]:
         """The fields before ``choices``."""
@@ -52,93 +74,126 @@ class AnswerFrame:
         }
 
 
-def usage(meter: GenerationMeter, frame: AnswerFrame) -> dict[str, Any]:
-    """The usage object: tokens of the prompt, of all choices, and from the cache."""
+def usage(counted: Counted, *, degraded: bool = False) -> dict[str, Any]:
+    """The usage object: tokens of the prompt, of all choices, from the cache, of thinking."""
+    meter = counted.meter
     shown: dict[str, Any] = {
         "prompt_tokens": meter.prompt_tokens,
         "completion_tokens": meter.completion_tokens,
         "total_tokens": meter.prompt_tokens + meter.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": meter.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": counted.reasoning_tokens},
     }
-    if frame.degraded:
+    if degraded:
         shown["degraded"] = True
     return shown
 
 
 class ChunkWriter:
-    """Turns deltas into ``chat.completion.chunk`` events."""
+    """Turns the parts of a turn into ``chat.completion.chunk`` events."""
 
-    def __init__(self, frame: AnswerFrame) -> None:
+    def __init__(self, frame: AnswerFrame, counted: Counted) -> None:
         self._frame = frame
+        self._counted = counted
         self._begun = [False] * frame.choices
-        self._calls = [0] * frame.choices
         head = dumps(frame.head("chat.completion.chunk"))[:-1]
         tail = b',"usage":null}\n\n' if frame.include_usage else b"}\n\n"
         self._open = [
             b"data: " + head + b',"choices":[{"index":%d,"delta":' % index
             for index in range(frame.choices)
         ]
-        self._close = b"}]" + tail
+        self._tail = tail
         self._plain_close = b'},"logprobs":null,"finish_reason":null}]' + tail
         self._head = head
+        self.takes_text = frame.prompt_ids is None and not frame.continuous_usage
+        """Whether a part that is nothing but text may be written by ``write_text``."""
 
-    def write(self, delta: Delta) -> bytes:
-        """The events for a delta; empty when nothing can be shown yet."""
-        index = delta.index
-        frame = self._frame
-        if frame.tool_parsers is not None:
-            return self._write_with_tools(delta, frame.tool_parsers[index])
-        if delta.finish_reason is None and not delta.logprobs:
-            if self._begun[index]:
-                if not delta.text:
-                    return b""
-                return self._content(index, delta.text)
-            return self._begin(index) + (self._content(index, delta.text) if delta.text else b"")
+    def write(self, part: TurnDelta) -> bytes:
+        """The events for a part of the turn; empty when nothing can be shown yet."""
+        index, delta = part.index, part.delta
         begin = b"" if self._begun[index] else self._begin(index)
-        content = {"content": delta.text} if delta.text or delta.logprobs else {}
-        return begin + self._event(index, content, delta, delta.finish_reason)
+        message = shown_events(part.events)
+        with_ids = self._frame.prompt_ids is not None
+        if not message and (delta.logprobs or (with_ids and delta.token_ids)):
+            message["content"] = ""
+        if not message and part.finish_reason is None:
+            return begin
+        return begin + self._event(index, message, part)
 
-    def finish(self, meter: GenerationMeter) -> bytes:
+    def write_text(self, index: int, text: str) -> bytes:
+        """The same for a part that is nothing but text; see ``takes_text``."""
+        written = self._open[index] + b'{"content":' + dumps(text) + self._plain_close
+        return written if self._begun[index] else self._begin(index) + written
+
+    def finish(self) -> bytes:
         """The events after the last delta, without ``[DONE]``."""
         if not self._frame.include_usage:
             return b""
-        shown = dumps(usage(meter, self._frame))
-        return b"data: " + self._head + b',"choices":[],"usage":' + shown + b"}\n\n"
+        return b"data: " + self._head + b',"choices":[],"usage":' + self._usage() + b"}\n\n"
 
-    def _content(self, index: int, text: str) -> bytes:
-        return self._open[index] + b'{"content":' + dumps(text) + self._plain_close
+    def _usage(self) -> bytes:
+        return dumps(usage(self._counted, degraded=self._frame.degraded))
 
     def _begin(self, index: int) -> bytes:
         self._begun[index] = True
         start: dict[str, Any] = {"role": "assistant", "content": self._frame.prefix}
-        return self._event(index, start, None, None)
+        return self._event(index, start, None)
 
-    def _event(
-        self, index: int, message: dict[str, Any], delta: Delta | None, reason: str | None
-    ) -> bytes:
-        shown = None
-        if delta is not None and delta.logprobs:
-            shown = {"content": self._frame.texts.openai(delta.logprobs), "refusal": None}
-        closing: dict[str, Any] = {"logprobs": shown, "finish_reason": reason}
-        if delta is not None and delta.stop_reason is not None:
-            closing["stop_reason"] = delta.stop_reason
-        rest = dumps(closing)[1:-1]
-        return self._open[index] + dumps(message) + b"," + rest + self._close
+    def _event(self, index: int, message: dict[str, Any], part: TurnDelta | None) -> bytes:
+        frame = self._frame
+        closing: dict[str, Any] = {"logprobs": None, "finish_reason": None}
+        tail = self._tail
+        if part is not None:
+            delta = part.delta
+            closing["finish_reason"] = part.finish_reason
+            if delta.logprobs:
+                entries = frame.texts.openai(delta.logprobs, as_ids=frame.tokens_as_ids)
+                closing["logprobs"] = {"content": entries, "refusal": None}
+            if part.stop_reason is not None:
+                closing["stop_reason"] = part.stop_reason
+            if frame.prompt_ids is not None:
+                closing["token_ids"] = delta.token_ids
+        elif frame.prompt_ids is not None:
+            tail = b',"prompt_token_ids":' + dumps(list(frame.prompt_ids)) + tail
+        if frame.continuous_usage:
+            tail = tail.replace(b'"usage":null', b'"usage":' + self._usage())
+        return self._open[index] + dumps(message) + b"," + dumps(closing)[1:-1] + b"}]" + tail
 
-    def _write_with_tools(self, delta: Delta, parser: ToolCallParser) -> bytes:
-        index = delta.index
-        last = delta.finish_reason is not None
-        content, calls = parser.feed(delta.text, last=last)
-        message: dict[str, Any] = {"content": content} if content or delta.logprobs else {}
-        if calls:
-            message["tool_calls"] = [
-                {"index": number, **call.openai()}
-                for number, call in enumerate(calls, start=parser.calls - len(calls))
-            ]
-        begin = b"" if self._begun[index] else self._begin(index)
-        if not message and not last:
-            return begin
-        return begin + self._event(index, message, delta, finish_reason(delta, parser))
+
+def shown_events(events: list[Event]) -> dict[str, Any]:
+    """A chunk's ``delta`` that shows these events of one choice."""
+    message: dict[str, Any] = {}
+    calls: dict[int, dict[str, Any]] = {}
+    for happened in events:
+        if isinstance(happened, ContentDelta):
+            message["content"] = message.get("content", "") + happened.text
+        elif isinstance(happened, ReasoningDelta):
+            text = message.get("reasoning", "") + happened.text
+            # vLLM's name now, and the one that it and others had before.
+            message["reasoning"] = message["reasoning_content"] = text
+        elif isinstance(happened, ToolCallStart):
+            calls[happened.index] = {
+                "index": happened.index,
+                "id": happened.id,
+                "type": "function",
+                "function": {"name": happened.name, "arguments": ""},
+            }
+        else:
+            new = {"index": happened.index, "function": {"arguments": ""}}
+            call = calls.setdefault(happened.index, new)
+            call["function"]["arguments"] += happened.text
+    if calls:
+        message["tool_calls"] = list(calls.values())
+    return message
+
+
+def shown_call(call: ToolCall) -> dict[str, Any]:
+    """A whole call as an entry of ``tool_calls``."""
+    return {
+        "id": call.id,
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }
 
 
 @dataclass(slots=True)
@@ -146,14 +201,15 @@ class Choice:
     """A choice as it is gathered for an answer in one piece."""
 
     text: list[str] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
+    others: Parsed = field(default_factory=Parsed)
+    token_ids: list[int] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
     reason: str | None = None
     stop_reason: int | str | None = None
 
 
 class AnswerGatherer:
-    """Turns deltas into one ``chat.completion``."""
+    """Turns the parts of a turn into one ``chat.completion``."""
 
     def __init__(self, frame: AnswerFrame, *, logprobs: bool) -> None:
         self._frame = frame
@@ -161,46 +217,51 @@ class AnswerGatherer:
         self._choices = [Choice() for _ in range(frame.choices)]
         self._prompt_logprobs: list[dict[str, Any] | None] | None = None
 
-    def take(self, delta: Delta) -> None:
-        """Add a delta."""
-        choice = self._choices[delta.index]
-        parsers = self._frame.tool_parsers
-        if parsers is None:
-            choice.text.append(delta.text)
-        else:
-            last = delta.finish_reason is not None
-            content, calls = parsers[delta.index].feed(delta.text, last=last)
-            choice.text.append(content)
-            choice.calls += calls
+    def take(self, part: TurnDelta) -> None:
+        """Add a part."""
+        frame, delta = self._frame, part.delta
+        choice = self._choices[part.index]
+        for happened in part.events:
+            if isinstance(happened, ContentDelta):
+                choice.text.append(happened.text)
+            else:
+                choice.others.add((happened,))
+        if frame.prompt_ids is not None:
+            choice.token_ids += delta.token_ids
         if delta.logprobs:
-            choice.logprobs += self._frame.texts.openai(delta.logprobs)
+            choice.logprobs += frame.texts.openai(delta.logprobs, as_ids=frame.tokens_as_ids)
         if delta.prompt_logprobs is not None:
-            self._prompt_logprobs = self._frame.texts.vllm(delta.prompt_logprobs)
-        if delta.finish_reason is not None:
-            parser = parsers[delta.index] if parsers else None
-            choice.reason = finish_reason(delta, parser)
-            choice.stop_reason = delta.stop_reason
+            self._prompt_logprobs = frame.texts.vllm(delta.prompt_logprobs)
+        if part.finish_reason is not None:
+            choice.reason = part.finish_reason
+            choice.stop_reason = part.stop_reason
 
-    def body(self, meter: GenerationMeter) -> bytes:
+    def body(self, counted: Counted) -> bytes:
         """The complete response body."""
-        answer = self._frame.head("chat.completion")
+        frame = self._frame
+        answer = frame.head("chat.completion")
         answer["choices"] = [
             self._choice(index, choice) for index, choice in enumerate(self._choices)
         ]
-        answer["usage"] = usage(meter, self._frame)
+        answer["usage"] = usage(counted, degraded=frame.degraded)
         if self._prompt_logprobs is not None:
             answer["prompt_logprobs"] = self._prompt_logprobs
+        if frame.prompt_ids is not None:
+            answer["prompt_token_ids"] = list(frame.prompt_ids)
         return dumps(answer)
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         text = self._frame.prefix + "".join(choice.text)
+        calls, reasoning = choice.others.tool_calls, choice.others.reasoning
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": text or (None if choice.calls else ""),
+            "content": text or (None if calls else ""),
             "refusal": None,
         }
-        if choice.calls:
-            message["tool_calls"] = [call.openai() for call in choice.calls]
+        if reasoning:
+            message["reasoning"] = message["reasoning_content"] = reasoning
+        if calls:
+            message["tool_calls"] = [shown_call(call) for call in calls]
         logprobs = {"content": choice.logprobs, "refusal": None} if self._logprobs else None
         shown = {
             "index": index,
@@ -210,14 +271,9 @@ class AnswerGatherer:
         }
         if choice.stop_reason is not None:
             shown["stop_reason"] = choice.stop_reason
+        if self._frame.prompt_ids is not None:
+            shown["token_ids"] = choice.token_ids
         return shown
-
-
-def finish_reason(delta: Delta, parser: ToolCallParser | None) -> str | None:
-    """OpenAI's finish reason: calls end in ``tool_calls`` unless the output was cut off."""
-    if delta.finish_reason == "stop" and parser is not None and parser.calls:
-        return "tool_calls"
-    return delta.finish_reason
 
 
 def error_event(body: bytes) -> bytes:

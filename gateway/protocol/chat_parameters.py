@@ -11,6 +11,7 @@ from gateway.protocol.values import (
     ListOf,
     Mapping,
     Number,
+    OneOf,
     OneOrMany,
     Record,
     Text,
@@ -23,6 +24,7 @@ MAX_TOKENS = 10_000_000
 MAX_TOKEN_ID = 2**31 - 1
 MAX_BIASES = 1024
 MAX_LOGPROBS = 20
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TOKEN_ID = Integer(0, MAX_TOKEN_ID)
 TEMPLATE_OWNED = "the server's template decides; clients cannot bring their own."
@@ -35,8 +37,15 @@ CHAT = index(
         Parameter("stream", "Send the answer as server-sent events.", Boolean()),
         Parameter(
             "stream_options",
-            "include_usage adds a last event with the usage; other options are ignored.",
-            Record({"include_usage": Boolean(), "include_obfuscation": Boolean()}),
+            "include_usage adds a last event with the usage; with vLLM's "
+            "continuous_usage_stats every event carries it; include_obfuscation is ignored.",
+            Record(
+                {
+                    "include_usage": Boolean(),
+                    "continuous_usage_stats": Boolean(),
+                    "include_obfuscation": Boolean(),
+                }
+            ),
         ),
         Parameter("n", "Number of choices.", Integer(1, MAX_CHOICES)),
         Parameter("logprobs", "Return log-probabilities of output tokens.", Boolean()),
@@ -51,6 +60,12 @@ CHAT = index(
             Integer(0, MAX_LOGPROBS),
         ),
         Parameter("echo", "vLLM: put the last message before the answer.", Boolean()),
+        Parameter(
+            "return_token_ids", "vLLM: return token ids of the prompt and the answer.", Boolean()
+        ),
+        Parameter(
+            "return_tokens_as_token_ids", "vLLM: logprobs spell tokens as token_id:N.", Boolean()
+        ),
         # Length.
         Parameter(
             "max_completion_tokens",
@@ -94,9 +109,26 @@ CHAT = index(
         Parameter("skip_special_tokens", "vLLM: leave special tokens out.", Boolean()),
         # Prompt.
         Parameter("tools", "Functions the model may call.", ListOf(TOOL, MAX_TOOLS, 1)),
-        Parameter("tool_choice", "'auto' or 'none'.", Anything()),
-        Parameter("parallel_tool_calls", "false keeps the first call only.", Boolean()),
-        Parameter("response_format", "'text'; JSON where the engine enforces it.", Anything()),
+        Parameter("tool_choice", "none, auto, required or a named function.", Anything()),
+        Parameter("parallel_tool_calls", "false: at most one call.", Boolean()),
+        Parameter("response_format", "text, json_object or json_schema; enforced.", Anything()),
+        Parameter(
+            "structured_outputs",
+            "vLLM: one of json, json_object, regex, choice, grammar; enforced.",
+            Anything(),
+        ),
+        Parameter("guided_json", "Older name of structured_outputs.json.", Anything()),
+        Parameter("guided_regex", "Older name of structured_outputs.regex.", Anything()),
+        Parameter("guided_choice", "Older name of structured_outputs.choice.", Anything()),
+        Parameter("guided_grammar", "Older name of structured_outputs.grammar.", Anything()),
+        Parameter(
+            "reasoning_effort",
+            "Given to the chat template; none turns thinking off where the template can.",
+            OneOf(EFFORTS),
+        ),
+        Parameter(
+            "include_reasoning", "vLLM: false leaves the reasoning out of the answer.", Boolean()
+        ),
         Parameter("add_generation_prompt", "vLLM: open the assistant's turn.", Boolean()),
         Parameter("continue_final_message", "vLLM: go on with the last message.", Boolean()),
         Parameter(
@@ -114,8 +146,6 @@ CHAT = index(
         ignored("prompt_cache_retention", "Prefixes are kept while memory lasts."),
         ignored("service_tier", "There is one tier."),
         ignored("prediction", "A hint for speed only."),
-        ignored("reasoning_effort", "A hint; this server does not steer reasoning yet."),
-        ignored("include_reasoning", "Reasoning is not split from the answer yet."),
         ignored("verbosity", "A hint; ask for brevity in the prompt."),
         ignored("request_id", "Send the x-request-id header instead."),
         ignored("spaces_between_special_tokens", "Decoding follows the tokenizer."),
@@ -130,17 +160,10 @@ CHAT = index(
         refused("length_penalty", "beam search is not offered.", 1, 1.0),
         refused("priority", "the client's word does not set priority.", 0),
         refused("truncate_prompt_tokens", "shorten the messages instead."),
-        refused("structured_outputs", "use response_format."),
-        refused("guided_json", "use response_format."),
-        refused("guided_regex", "use response_format."),
-        refused("guided_choice", "use response_format."),
-        refused("guided_grammar", "use response_format."),
         refused("logits_processors", "code is not taken from clients.", []),
         refused("chat_template", TEMPLATE_OWNED),
         refused("documents", "put the documents in a message.", []),
         refused("add_special_tokens", TEMPLATE_OWNED, False),
-        refused("return_token_ids", "token ids are not returned yet.", False),
-        refused("return_tokens_as_token_ids", "token ids are not returned yet.", False),
         refused("mm_processor_kwargs", "this model takes text only."),
         refused("kv_transfer_params", "not offered to clients."),
         refused("vllm_xargs", "not offered to clients."),

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from engine.base import SamplingParams, StructuredOutput
+from gateway.chat.constraints import (
+    ToolChoice,
+    read_response_format,
+    read_structured_outputs,
+    read_tool_choice,
+)
 from gateway.errors import InvalidRequest
 from gateway.protocol.chat_parameters import CHAT
 from gateway.protocol.messages import Message
 from gateway.protocol.parameters import read_fields
-from gateway.protocol.values import OneOf, missing, wrong_type, wrong_value
+from gateway.protocol.sampling_parameters import SamplingSource
+from gateway.protocol.values import wrong_value
 
 # OpenAI allows 0, which keeps the likeliest token only; engines ask for more than 0.
 SMALLEST_TOP_P = 1e-6
@@ -29,6 +34,12 @@ class ChatRequest:
         max_tokens_field: the name under which it was given, for errors.
         logprobs: number of alternatives per output token, or None.
         tools: offered functions; empty when none or when ``tool_choice`` is ``none``.
+        structured: what the answer is held to. structured_field: the field that says so.
+        reasoning_effort: passed to the chat template; None leaves the template its default.
+        include_reasoning: False leaves the reasoning out of the answer.
+        continuous_usage: every chunk carries the usage so far.
+        return_token_ids: the answer lists token ids of prompt and output.
+        tokens_as_ids: logprobs spell tokens as ``token_id:N``.
     """
 
     model: str | None
@@ -36,15 +47,22 @@ class ChatRequest:
     fields: dict[str, Any]
     stream: bool
     include_usage: bool
+    continuous_usage: bool
     n: int
     max_tokens: int | None
     max_tokens_field: str
     logprobs: int | None
     prompt_logprobs: int | None
     echo: bool
+    return_token_ids: bool
+    tokens_as_ids: bool
     tools: list[dict[str, Any]]
+    tool_choice: ToolChoice
     parallel_tool_calls: bool
     structured: StructuredOutput | None
+    structured_field: str
+    reasoning_effort: str | None
+    include_reasoning: bool
     add_generation_prompt: bool
     continue_final_message: bool
     template_variables: dict[str, Any]
@@ -57,7 +75,9 @@ def read_chat_request(document: dict[str, Any], *, strict: bool = False) -> Chat
     fields = read_fields(document, CHAT, strict=strict)
     stream = fields.get("stream", False)
     options = fields.get("stream_options")
-    if options is not None and not stream:
+    if options is None:
+        options = {}
+    elif not stream:
         wrong_value("stream_options", "it is only allowed when 'stream' is true")
     max_tokens, max_tokens_field = read_max_tokens(fields)
     if fields.get("min_tokens", 0) > (max_tokens or 2**63):
@@ -68,21 +88,32 @@ def read_chat_request(document: dict[str, Any], *, strict: bool = False) -> Chat
     opens = fields.get("add_generation_prompt", not continues)
     if continues and opens:
         wrong_value("continue_final_message", "it cannot be combined with 'add_generation_prompt'")
+    tools = fields.get("tools", [])
+    tool_choice = read_tool_choice(fields.get("tool_choice"), tools)
+    structured, structured_field = read_constraint(fields)
+    include_usage = options.get("include_usage", False)
     return ChatRequest(
         model=fields.get("model"),
         messages=fields["messages"],
         fields=fields,
         stream=stream,
-        include_usage=bool(options and options.get("include_usage")),
+        include_usage=include_usage,
+        continuous_usage=include_usage and options.get("continuous_usage_stats", False),
         n=fields.get("n", 1),
         max_tokens=max_tokens,
         max_tokens_field=max_tokens_field,
         logprobs=read_logprobs(fields),
         prompt_logprobs=fields.get("prompt_logprobs"),
         echo=fields.get("echo", False),
-        tools=read_tools(fields),
+        return_token_ids=fields.get("return_token_ids", False),
+        tokens_as_ids=fields.get("return_tokens_as_token_ids", False),
+        tools=tools if tool_choice.mode != "none" else [],
+        tool_choice=tool_choice,
         parallel_tool_calls=fields.get("parallel_tool_calls", True),
-        structured=read_response_format(fields.get("response_format")),
+        structured=structured,
+        structured_field=structured_field,
+        reasoning_effort=fields.get("reasoning_effort"),
+        include_reasoning=fields.get("include_reasoning", True),
         add_generation_prompt=opens,
         continue_final_message=continues,
         template_variables=fields.get("chat_template_kwargs", {}),
@@ -111,63 +142,36 @@ def read_logprobs(fields: dict[str, Any]) -> int | None:
     return None
 
 
-def read_tools(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """The tools to offer under ``tool_choice``."""
-    tools: list[dict[str, Any]] = fields.get("tools", [])
-    choice = fields.get("tool_choice")
-    if choice is None:
-        return tools
-    if type(choice) is dict:
-        raise InvalidRequest(
-            "A named 'tool_choice' is not supported: this server cannot enforce it yet. "
-            "Use 'auto' or 'none'.",
-            param="tool_choice",
-            code="unsupported_parameter",
-        )
-    if type(choice) is not str:
-        wrong_type("tool_choice", choice, "a string or an object")
-    OneOf(("auto", "none", "required")).read(choice, "tool_choice")
-    if choice == "required":
-        raise InvalidRequest(
-            "'tool_choice': 'required' is not supported: this server cannot enforce it yet. "
-            "Use 'auto' or 'none'.",
-            param="tool_choice",
-            code="unsupported_parameter",
-        )
-    if choice == "auto" and not tools:
-        wrong_value("tool_choice", "it is only allowed when 'tools' are given")
-    return tools if choice == "auto" else []
+def read_constraint(fields: dict[str, Any]) -> tuple[StructuredOutput | None, str]:
+    """What the answer is held to, and the field that says so. One field may."""
+    found: list[tuple[StructuredOutput | None, str]] = [
+        (read_response_format(fields.get("response_format")), "response_format"),
+        (read_structured_outputs(fields.get("structured_outputs")), "structured_outputs"),
+    ]
+    for name in ("json", "regex", "choice", "grammar"):
+        field = f"guided_{name}"
+        if field in fields:
+            found.append((read_guided(name, fields[field], field), field))
+    given = [(constraint, field) for constraint, field in found if constraint is not None]
+    if len(given) > 1:
+        wrong_value(given[1][1], f"it cannot be combined with '{given[0][1]}'")
+    return given[0] if given else (None, "response_format")
 
 
-def read_response_format(value: Any) -> StructuredOutput | None:
-    """The constraint that ``response_format`` asks for; None for plain text."""
-    path = "response_format"
-    if value is None:
-        return None
-    if type(value) is not dict:
-        wrong_type(path, value, "an object")
-    if value.get("type") is None:
-        missing(f"{path}.type")
-    kind = OneOf(("text", "json_object", "json_schema")).read(value["type"], f"{path}.type")
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return StructuredOutput(json_object=True)
-    wrapper = value.get("json_schema")
-    if wrapper is None:
-        missing(f"{path}.json_schema")
-    if type(wrapper) is not dict:
-        wrong_type(f"{path}.json_schema", wrapper, "an object")
-    schema = wrapper.get("schema")
-    if schema is None:
-        missing(f"{path}.json_schema.schema")
-    if type(schema) is not dict:
-        wrong_type(f"{path}.json_schema.schema", schema, "an object")
-    return StructuredOutput(json_schema=orjson.dumps(schema).decode())
+def read_guided(kind: str, value: Any, field: str) -> StructuredOutput | None:
+    """vLLM's older name for an entry of ``structured_outputs``; errors name that older name."""
+    try:
+        return read_structured_outputs({kind: value}, field)
+    except InvalidRequest as error:
+        if error.param is None:
+            raise
+        path = error.param.replace(f"{field}.{kind}", field, 1)
+        message = error.message.replace(error.param, path, 1)
+        raise InvalidRequest(message, param=path, code=error.code) from None
 
 
 def sampling_params(
-    request: ChatRequest,
+    request: SamplingSource,
     *,
     max_tokens: int,
     bad_words: tuple[tuple[int, ...], ...],
@@ -215,7 +219,7 @@ def read_logit_bias(biases: dict[str, float]) -> dict[int, float]:
     return {int(key): bias for key, bias in biases.items()}
 
 
-def check_token_ids(request: ChatRequest, vocab_size: int) -> None:
+def check_token_ids(request: SamplingSource, vocab_size: int) -> None:
     """Raise InvalidRequest when a field names a token that the model does not have."""
     fields = request.fields
     named: dict[str, list[int]] = {

@@ -86,6 +86,7 @@ class Messages:
                 "name": NAME.schema(),
                 "tool_calls": ListOf(TOOL_CALL, MAX_TOOL_CALLS).schema(),
                 "tool_call_id": Text(256).schema(),
+                "reasoning": {"type": "string"},
                 "reasoning_content": {"type": "string"},
             },
             "required": ["role"],
@@ -123,9 +124,12 @@ def read_message(value: Any, path: str) -> Message:
         wrong_value(f"{path}.function_call", "function calls are not supported; use tool_calls")
     if value.get("audio") is not None:
         wrong_value(f"{path}.audio", "this model does not take audio")
-    reasoning = value.get("reasoning_content")
-    if role == "assistant" and reasoning is not None:
-        message["reasoning_content"] = Text(MAX_TEXT).read(reasoning, f"{path}.reasoning_content")
+    if role == "assistant":
+        for name in ("reasoning_content", "reasoning"):
+            if value.get(name) is not None:
+                # Templates know the older name.
+                text = Text(MAX_TEXT).read(value[name], f"{path}.{name}")
+                message["reasoning_content"] = text
     return message
 
 

@@ -15,3 +15,8 @@ PING = b": ping\n\n"
 def event(data: bytes) -> bytes:
     """One event; ``data`` is JSON without line breaks."""
     return b"data: " + data + b"\n\n"
+
+
+def named_event(name: bytes, data: bytes) -> bytes:
+    """One event with a name, as Anthropic's protocol wants it."""
+    return b"event: " + name + b"\ndata: " + data + b"\n\n"

@@ -67,6 +67,7 @@ class Metrics(Collector):
         self.requests: Counter[tuple[str, Outcome]] = Counter()
         self.degraded: Counter[str] = Counter()
         self.carried_on: Counter[str] = Counter()
+        self.responses_not_stored = 0
         self.models: defaultdict[str, ModelMetrics] = defaultdict(ModelMetrics)
         self.logs_dropped: Callable[[], int] = lambda: 0
         self.duration = Histogram(LATENCY_BUCKETS)
@@ -117,6 +118,11 @@ class Metrics(Collector):
             "From the request's arrival to the last byte of the answer.",
             [],
             {(): self.duration},
+        )
+        yield CounterMetricFamily(
+            "gateway_responses_not_stored",
+            "Responses that could not be stored, or were too large to be.",
+            self.responses_not_stored,
         )
         yield CounterMetricFamily(
             "gateway_log_records_dropped", "Log lines lost to a slow sink.", self.logs_dropped()
@@ -209,6 +215,12 @@ def engine_loads(engines: list[EngineSample]) -> Iterator[Metric]:
             lambda e: e.load.prefix_queries,
         ),
         "vllm:prefix_cache_hits": ("Tokens found in the cache.", lambda e: e.load.prefix_hits),
+        "vllm:spec_decode_num_drafts": ("Speculative drafts.", lambda e: e.load.drafts),
+        "vllm:spec_decode_num_draft_tokens": ("Tokens drafted.", lambda e: e.load.draft_tokens),
+        "vllm:spec_decode_num_accepted_tokens": (
+            "Drafted tokens accepted.",
+            lambda e: e.load.accepted_tokens,
+        ),
     }
     for name, (text, value) in counters.items():
         yield counter(name, text, LABELS, {tuple(e.labels): value(e) for e in engines})

@@ -54,6 +54,16 @@ def test_byte_level_equals_decoding_at_once(ids: list[int], skip: bool) -> None:
     assert streamed(BYTE_LEVEL, ids, skip=skip) == BYTE_LEVEL.decode(ids, skip_special_tokens=skip)
 
 
+@pytest.mark.parametrize("tokenizer", [BYTE_LEVEL, SENTENCEPIECE], ids=["bytes", "pieces"])
+def test_special_tokens_that_are_asked_for_stay(tokenizer: Tokenizer) -> None:
+    added = tokenizer.get_added_tokens_decoder()
+    special = [i for i, token in added.items() if token.special]
+    decoder = Detokenizer(tokenizer).decoder(skip_special_tokens=True, shown=special[-1:])
+    letters = tokenizer.encode("ab", add_special_tokens=False).ids
+    shown = "".join(decoder.push(token) for token in [*special, *letters]) + decoder.flush()
+    assert shown.replace(" ", "") == added[special[-1]].content + "ab"
+
+
 @given(st.text())
 def test_characters_are_never_split(text: str) -> None:
     decoder = Detokenizer(BYTE_LEVEL).decoder(skip_special_tokens=True)
@@ -86,7 +96,7 @@ def test_window_equals_decoding_at_once(text: str) -> None:
 
 
 def test_window_does_not_grow_on_bytes_that_are_no_text() -> None:
-    decoder = WindowDecoder(SENTENCEPIECE, skip_special_tokens=True)
+    decoder = WindowDecoder(SENTENCEPIECE, frozenset())
     for _ in range(200):
         decoder.push(3 + 0xFF)
         assert len(decoder._window) <= 2 * decoder._LONGEST_OPEN

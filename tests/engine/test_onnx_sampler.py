@@ -163,12 +163,13 @@ def test_penalties_count_what_was_put_out(chosen: dict[str, float], expected: li
 class OnlyEven:
     """Allows even tokens below 64, then anything."""
 
+    fault: str | None = None
+    ended = False
+
     def __init__(self) -> None:
         self.accepted: list[int] = []
 
-    def allowed_mask(self) -> np.ndarray | None:
-        if self.accepted:
-            return None
+    def allowed_mask(self) -> np.ndarray:
         return np.array([0x55555555, 0x55555555], np.int64).astype(np.int32)
 
     def accept(self, token_id: int) -> None:

@@ -62,6 +62,7 @@ class ServerProcess:
             "PYTHONPATH": os.pathsep.join(sys.path),
             "ENGINE": "fake",
             "PORT": "0",
+            "DATA_DIR": str(folder / "data"),
             **settings,
         }
         if options is not None:

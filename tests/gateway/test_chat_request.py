@@ -158,8 +158,13 @@ def refusal(**fields: Any) -> InvalidRequest:
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
         ({"tools": [TOOL] * 129}, "tools"),
         ({"tools": [TOOL], "tool_choice": "maybe"}, "tool_choice"),
-        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
-        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice.function"),
+        ({"tools": [TOOL], "tool_choice": {"type": "x"}}, "tool_choice.type"),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "other"}}},
+            "tool_choice",
+        ),
         ({"tools": [TOOL], "tool_choice": 3}, "tool_choice"),
         ({"tool_choice": "auto"}, "tool_choice"),
         ({"response_format": "json"}, "response_format"),
@@ -170,6 +175,20 @@ def refusal(**fields: Any) -> InvalidRequest:
             {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
             "response_format.json_schema.schema",
         ),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
+        ({"structured_outputs": {"choice": [1]}}, "structured_outputs.choice[0]"),
+        (
+            {"structured_outputs": {"whitespace_pattern": "x"}},
+            "structured_outputs.whitespace_pattern",
+        ),
+        (
+            {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
+            "structured_outputs",
+        ),
+        ({"reasoning_effort": "much"}, "reasoning_effort"),
+        ({"include_reasoning": 1}, "include_reasoning"),
+        ({"return_token_ids": "yes"}, "return_token_ids"),
         ({"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
         ({"chat_template_kwargs": 3}, "chat_template_kwargs"),
         ({"cache_salt": ""}, "cache_salt"),
@@ -181,7 +200,9 @@ def refusal(**fields: Any) -> InvalidRequest:
         ({"best_of": True}, "best_of"),
         ({"priority": 1}, "priority"),
         ({"chat_template": "{{ x }}"}, "chat_template"),
-        ({"guided_json": {}}, "guided_json"),
+        ({"guided_json": 3}, "guided_json"),
+        ({"guided_regex": 3}, "guided_regex"),
+        ({"guided_choice": ["a", 2]}, "guided_choice[1]"),
     ],
 )
 def test_errors_name_the_field(fields: dict[str, Any], param: str) -> None:
@@ -243,6 +264,13 @@ def test_tool_choice_none_hides_the_tools() -> None:
     assert read(tools=[TOOL], tool_choice="none").tools == []
 
 
+def test_older_names_of_constraints_mean_the_same() -> None:
+    for kind, value in (("regex", "a+"), ("choice", ["a", "b"]), ("grammar", 'start: "x"')):
+        older = read(**{f"guided_{kind}": value})
+        assert older.structured == read(structured_outputs={kind: value}).structured
+        assert older.structured is not None
+
+
 def test_every_sampling_field_reaches_the_engine() -> None:
     request = read(
         n=2,
@@ -271,7 +299,9 @@ def test_every_sampling_field_reaches_the_engine() -> None:
     assert params.structured is not None
     assert params.structured.json_object
     shown = {
-        name: getattr(params, name) for name in params.__dataclass_fields__ if name != "structured"
+        name: getattr(params, name)
+        for name in params.__dataclass_fields__
+        if name not in ("structured", "shown_special_ids")
     }
     assert shown == {
         "max_tokens": 50,

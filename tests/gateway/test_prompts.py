@@ -1,13 +1,10 @@
-"""Templates, context bounds, token texts and tool calls, without a server."""
+"""Templates, context bounds and token texts, without a server."""
 
-import itertools
 import json
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from server_process import LIMIT, info_with
 
 from engine.base import TokenLogprob
@@ -19,13 +16,12 @@ from gateway.chat import template as template_module
 from gateway.chat.prompt import PromptBuilder
 from gateway.chat.template import ChatTemplate
 from gateway.chat.tokens import TokenTexts
-from gateway.chat.tool_calls import ToolCallParser
 from gateway.errors import InvalidRequest, PromptTimeout
 from gateway.model_eval import as_request
 from gateway.protocol.chat_request import read_chat_request
 
 TOOL = {"type": "function", "function": {"name": "f"}}
-HERMES = CHAT_TEMPLATE + "{% if tools %}<tool_call>{{ tools | tojson }}{% endif %}"
+HERMES = CHAT_TEMPLATE + "{% if tools %}<tool_call>{{ tools | tojson }}</tool_call>{% endif %}"
 
 
 async def build(builder: PromptBuilder | None = None, **fields: Any) -> Any:
@@ -88,9 +84,59 @@ async def test_what_cannot_be_prompted(
 
 async def test_structured_output_is_passed_where_the_engine_can() -> None:
     builder = PromptBuilder(info_with(structured_output=True))
-    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
+    wanted = {
+        "type": "json_schema",
+        "json_schema": {"name": "x", "strict": True, "schema": {"type": "object"}},
+    }
     prompt = await build(builder, response_format=wanted)
     assert json.loads(prompt.sampling.structured.json_schema) == {"type": "object"}
+
+
+async def test_only_the_markers_among_special_tokens_stay_in_the_text() -> None:
+    source = CHAT_TEMPLATE + "{% if tools %}[TOOL_CALLS]{{ tools | tojson }}{% endif %}"
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens(["[TOOL_CALLS]", "[THINK]", "[INST]"])
+    marker = tokenizer.token_to_id("[TOOL_CALLS]")
+    info = replace(info_with(source), tokenizer=tokenizer, vocab_size=400)
+    builder = PromptBuilder(info)
+    assert builder.formats.tool == "mistral"
+    with_tools = await build(builder, tools=[TOOL])
+    thinking = tokenizer.token_to_id("[THINK]")
+    assert sorted(with_tools.sampling.shown_special_ids) == [marker, thinking]
+    assert (await build(builder)).sampling.shown_special_ids == (thinking,)
+    off = PromptBuilder(info, tool_parser="none", reasoning_parser="none")
+    assert (await build(off)).sampling.shown_special_ids == ()
+    with pytest.raises(ValueError, match="known: "):
+        PromptBuilder(info, tool_parser="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("fields", "switched"),
+    [
+        ({}, ""),
+        ({"reasoning_effort": "none"}, "none,False"),
+        ({"reasoning_effort": "low"}, "low,True"),
+        (
+            {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": False}},
+            "low,False",
+        ),
+    ],
+)
+async def test_effort_reaches_the_template(fields: dict[str, Any], switched: str) -> None:
+    source = "x{{ reasoning_effort }}{% if reasoning_effort %},{{ enable_thinking }}{% endif %}"
+    ids = (await build(PromptBuilder(info_with(source)), **fields)).ids
+    assert byte_tokenizer().decode(ids) == f"x{switched}"
+
+
+async def test_forced_calls_need_an_engine_that_enforces() -> None:
+    for choice in ("required", {"type": "function", "function": {"name": "f"}}):
+        with pytest.raises(InvalidRequest) as caught:
+            await build(PromptBuilder(info_with(HERMES)), tools=[TOOL], tool_choice=choice)
+        assert caught.value.param == "tool_choice"
+    builder = PromptBuilder(info_with(HERMES, structured_output=True))
+    prompt = await build(builder, tools=[TOOL], tool_choice="required")
+    assert "<tool_call>" in prompt.sampling.structured.grammar
+    assert prompt.constrained_by == "tool_choice"
 
 
 def render(source: str, *messages: dict[str, Any], **options: Any) -> str:
@@ -157,63 +203,6 @@ def test_token_texts_of_a_byte_level_tokenizer() -> None:
             "97": {"logprob": -0.5, "rank": 1, "decoded_token": "a"},
         },
     ]
-
-
-CALL = '<tool_call>\n{"name": "f", "arguments": {"x": "é"}}\n</tool_call>'
-OUTPUTS = st.lists(
-    st.sampled_from(
-        [
-            CALL,
-            "<tool_call>",
-            "</tool_call>",
-            "<tool_call>not json</tool_call>",
-            '<tool_call>{"name": 3}</tool_call>',
-            "<tool",
-            "<",
-            "Hello",
-            " ",
-            "\n",
-        ]
-    ),
-    max_size=7,
-).map("".join)
-
-
-def pieces(text: str, cuts: list[int]) -> Iterator[str]:
-    edges = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    for start, end in itertools.pairwise(edges):
-        yield text[start:end]
-
-
-def parse(parts: list[str], *, parallel: bool = True) -> tuple[str, list[tuple[str, str]]]:
-    parser = ToolCallParser(parallel=parallel)
-    content, calls = "", []
-    for part in parts:
-        more, found = parser.feed(part)
-        content += more
-        calls += found
-    more, found = parser.feed("", last=True)
-    return content + more, [(call.name, call.arguments) for call in [*calls, *found]]
-
-
-@settings(deadline=None)
-@given(OUTPUTS, st.lists(st.integers(0, 500), max_size=8))
-def test_cuts_do_not_change_what_is_parsed(text: str, cuts: list[int]) -> None:
-    assert parse(list(pieces(text, cuts))) == parse([text])
-
-
-@settings(deadline=None)
-@given(OUTPUTS)
-def test_text_without_calls_is_unchanged(text: str) -> None:
-    content, calls = parse(list(text))
-    if not calls:
-        assert content == text
-
-
-def test_calls_are_split_from_text() -> None:
-    assert parse([f"Sure.\n{CALL}\n{CALL}\n"]) == ("Sure.", [("f", '{"x":"é"}')] * 2)
-    assert parse([f"{CALL}{CALL}"], parallel=False)[1] == [("f", '{"x":"é"}')]
-    assert parse([CALL.removesuffix("</tool_call>")])[1] == [("f", '{"x":"é"}')]
 
 
 def test_prompts_of_the_bundled_model_are_those_of_its_training() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from engine.vllm.compat import installed_version
 from engine.vllm.engine import VllmEngine
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "gateway"))  # server_process lives there
+pytest.register_assert_rewrite("vllm_server")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +37,9 @@ from test_contract_life import *  # noqa: F403
 from test_contract_output import *  # noqa: F403
 from test_contract_requests import *  # noqa: F403
 
-# Both race a real engine that answers in milliseconds against a queue that is read from
-# outside, and fail on a busy machine. The ONNX and fake engines run them.
-del test_priority_overtakes_in_the_queue, test_abort_while_waiting  # noqa: F821
-
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
+# A slowed engine runs for this long, stands still for this long, and so on.
+RUN_S, STILL_S = 0.005, 0.025
 
 
 @dataclass
@@ -101,7 +101,22 @@ class VllmFactory:
         )
 
     def slow_down(self, engine: Engine) -> None:
-        pass
+        """Stop and continue EngineCore's process in turn, until the engine stops."""
+        assert isinstance(engine, Lent)
+        assert engine.loaded is not None
+        core = engine.loaded.processes.cores()[0]
+
+        def pulse() -> None:
+            while engine.progress.state == "ready":
+                try:
+                    os.kill(core, signal.SIGSTOP)
+                    time.sleep(STILL_S)
+                    os.kill(core, signal.SIGCONT)
+                except ProcessLookupError:
+                    return
+                time.sleep(RUN_S)
+
+        threading.Thread(target=pulse, daemon=True).start()
 
     def kill(self, engine: Engine) -> None:
         assert isinstance(engine, Lent)
@@ -138,5 +153,6 @@ async def engine(factory: VllmFactory) -> AsyncIterator[VllmEngine]:
 async def slow_engine(factory: VllmFactory) -> AsyncIterator[VllmEngine]:
     engine = factory.build(max_num_seqs=1, max_waiting=1)
     await engine.start()
+    factory.slow_down(engine)
     yield engine
     await engine.stop(0)

@@ -176,7 +176,11 @@ async def test_what_can_never_succeed_is_rejected_at_once(engine: VllmEngine) ->
         (request([]), None, "invalid_value"),
         (request(prompt(5), lora="absent"), "model", "model_not_found"),
         (request(prompt(5), logprobs=1000), "top_logprobs", "invalid_value"),
-        (request(prompt(5), structured=StructuredOutput(regex="(")), None, "invalid_value"),
+        (
+            request(prompt(5), structured=StructuredOutput(regex="(")),
+            "structured_outputs",
+            "invalid_value",
+        ),
         (request(prompt(5), images=(b"",)), "messages", "unsupported_parameter"),
     ):
         with pytest.raises(RequestRejected) as caught:
@@ -217,22 +221,3 @@ async def test_a_resumed_generation_goes_on_where_it_was(engine: VllmEngine) -> 
     )
     assert stopped.text == whole.text[sent : whole.text.index(stop, sent)]
     assert stopped.last.stop_reason == stop
-
-
-async def test_metrics_have_vllms_names_and_the_models_label(engine: VllmEngine) -> None:
-    await one(engine, request(prompt(20), 4))
-    samples = {sample.name: sample for sample in engine.metrics()}
-    for name in (
-        "vllm:num_requests_waiting",
-        "vllm:num_requests_running",
-        "vllm:kv_cache_usage_perc",
-        "vllm:gpu_cache_usage_perc",
-        "vllm:cache_config_info",
-        "vllm:prefix_cache_hits",
-        "vllm:num_preemptions",
-    ):
-        assert samples[name].labels["model_name"] == engine.info.id
-        assert samples[name].labels["engine"] == "0"
-    assert samples["vllm:generation_tokens"].value >= 4
-    assert samples["vllm:num_requests_running"].value == 0
-    assert int(samples["vllm:cache_config_info"].labels["block_size"]) == 128

@@ -102,6 +102,13 @@ def after_thinking(
         return structured
     writer = GrammarWriter(token_id)
     writer.add_thinking(thinking)
+    add_answer(writer, structured)
+    writer.add("start", "thinking", "answer")
+    return StructuredOutput(grammar=writer.text)
+
+
+def add_answer(writer: GrammarWriter, structured: StructuredOutput) -> None:
+    """Rule ``answer``: what ``structured`` asks for, unless that is a whole grammar."""
     if structured.regex is not None:
         from llguidance import regex_to_lark
 
@@ -111,5 +118,3 @@ def after_thinking(
         writer.add("answer", " | ".join(map(quote, structured.choice)))
     else:
         writer.add("answer", "%json", structured.json_schema or '{"type":"object"}')
-    writer.add("start", "thinking", "answer")
-    return StructuredOutput(grammar=writer.text)

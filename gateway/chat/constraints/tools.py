@@ -18,7 +18,13 @@ from gateway.chat.constraints.fields import (
     read_strict,
     schema_text,
 )
-from gateway.chat.constraints.lark import GrammarWriter, Thinking, TokenId, literal
+from gateway.chat.constraints.lark import (
+    GrammarWriter,
+    Thinking,
+    TokenId,
+    add_answer,
+    literal,
+)
 from gateway.chat.constraints.pythonic import add_python_arguments
 from gateway.errors import InvalidRequest
 from gateway.protocol.values import wrong_value
@@ -95,6 +101,7 @@ def tool_constraint(
     parallel: bool,
     token_id: TokenId,
     thinking: Thinking | None = None,
+    answer: StructuredOutput | None = None,
 ) -> StructuredOutput | None:
     """The grammar that enforces ``choice`` in the tool format ``form``.
 
@@ -102,13 +109,15 @@ def tool_constraint(
         form: a name of ``gateway.chat.parsing.TOOL_FORMATS``.
         tools: in the shape of chat completions.
         parallel: whether there may be several calls; a named choice makes exactly one.
+        answer: under ``auto``, what an answer that is no call is held to.
 
     Returns:
         None where nothing is enforced: ``none``, and ``auto`` without strict tools or in a
         format that opens calls without a marker, where they cannot be told from text.
 
     Raises:
-        InvalidRequest: the choice cannot be enforced in this format, or a tool is malformed.
+        InvalidRequest: the choice cannot be enforced in this format, or not beside ``answer``,
+            or a tool is malformed.
     """
     if choice.mode == "none" or not tools:
         return None
@@ -117,7 +126,15 @@ def tool_constraint(
     if form == "mistral" and token_id("[ARGS]") is not None:
         layout = _MISTRAL_11
     auto = choice.mode == "auto"
-    if auto and (layout is None or not layout.open or not any(f.strict for f in functions)):
+    if auto and answer is not None:
+        if layout is None or answer.grammar is not None:
+            raise InvalidRequest(
+                "'tools' are not supported together with this format of the answer; set "
+                "'tool_choice' to 'none' or 'required'.",
+                param="tools",
+                code="unsupported_parameter",
+            )
+    elif auto and (layout is None or not layout.open or not any(f.strict for f in functions)):
         return None
     if layout is None:
         raise InvalidRequest(
@@ -132,7 +149,10 @@ def tool_constraint(
     writer.add_thinking(thinking)
     _add_bodies(writer, layout, functions)
     most = 1 if choice.mode == "named" or not parallel else MAX_CALLS
-    _add_calls(writer, layout, most=most, free_text=auto)
+    either = auto and answer is not None
+    if either and answer is not None:
+        add_answer(writer, answer)
+    _add_calls(writer, layout, most=most, free_text=auto and not either, either=either)
     return StructuredOutput(grammar=writer.text)
 
 
@@ -175,8 +195,11 @@ def _add_bodies(writer: GrammarWriter, layout: _Layout, functions: Sequence[_Fun
     writer.add("body", " | ".join(f"body_{index}" for index in range(len(functions))))
 
 
-def _add_calls(writer: GrammarWriter, layout: _Layout, *, most: int, free_text: bool) -> None:
-    """Rule ``start``: one to ``most`` calls, in the midst of text when ``free_text``."""
+def _add_calls(
+    writer: GrammarWriter, layout: _Layout, *, most: int, free_text: bool, either: bool
+) -> None:
+    """Rule ``start``: one to ``most`` calls, in the midst of text when ``free_text``, or rule
+    ``answer`` when ``either``."""
     separator = literal(layout.separator)
     if free_text:
         writer.add_text_until("opening", layout.open)
@@ -198,7 +221,7 @@ def _add_calls(writer: GrammarWriter, layout: _Layout, *, most: int, free_text: 
     )
     if free_text:
         writer.add("start", "thinking", f"call{{0,{most}}}", "TEXT")
-    elif most == 1:
-        writer.add("start", "thinking", "call")
-    else:
-        writer.add("start", "thinking", "call", "(", separator, "call", f"){{0,{most - 1}}}")
+        return
+    repeated = ("(", separator, "call", f"){{0,{most - 1}}}") if most > 1 else ()
+    writer.add("calls", "call", *repeated)
+    writer.add("start", "thinking", "(calls | answer)" if either else "calls")

@@ -25,6 +25,7 @@ from gateway.chat.parsing.registry import (
     TOOL_FORMATS,
     Formats,
     make_parser,
+    spelled,
 )
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "collect",
     "detect",
     "make_parser",
+    "spelled",
 ]

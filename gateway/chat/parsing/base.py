@@ -68,6 +68,14 @@ Event: TypeAlias = ReasoningDelta | ContentDelta | ToolCallStart | ToolCallArgum
 class OutputParser(Protocol):
     """Turns generated text into events."""
 
+    @property
+    def thinking(self) -> bool:
+        """Whether the text so far ends inside the model's thinking."""
+
+    @property
+    def done(self) -> bool:
+        """Whether all that may follow is content, passed through unread."""
+
     def feed(self, text: str) -> list[Event]:
         """Take the next piece of text and return what it made certain."""
 
@@ -160,6 +168,9 @@ class CallCounter:
 
 class PlainParser:
     """No format at all: every character is content."""
+
+    thinking = False
+    done = True
 
     def feed(self, text: str) -> list[Event]:
         return [ContentDelta(text)] if text else []

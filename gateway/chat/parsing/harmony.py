@@ -27,6 +27,7 @@ START: Final = "<|start|>"
 CHANNEL: Final = "<|channel|>"
 MESSAGE: Final = "<|message|>"
 _ENDS: Final = ("<|end|>", "<|return|>", "<|call|>", START)
+MARKERS: Final = (CHANNEL, MESSAGE, "<|constrain|>", *_ENDS)
 _BODY_END: Final = MarkerFinder(*_ENDS)
 _OUTSIDE: Final = MarkerFinder(CHANNEL, *_ENDS)
 _HEAD_END: Final = MarkerFinder(MESSAGE, *_ENDS)
@@ -47,6 +48,8 @@ class HarmonyParser:
     Text outside a message is content too: the model did not keep to the format.
     """
 
+    done = False
+
     def __init__(self, calls: CallCounter) -> None:
         self._calls = calls
         self._state = _State.OUTSIDE
@@ -56,6 +59,11 @@ class HarmonyParser:
         self._json: JsonValue | None = None  # the arguments being read
         self._reasoning = False
         self._empty = True  # nothing but white space in this message, or outside of one
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the open message is analysis."""
+        return self._reasoning
 
     def feed(self, text: str) -> list[Event]:
         if self._state is _State.BODY and self._index is None and not (self._rest or "<" in text):

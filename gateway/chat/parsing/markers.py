@@ -64,6 +64,9 @@ class MarkerParser(ABC):
     framing, and is dropped; white space beside other text is content.
     """
 
+    thinking = False
+    done = False
+
     def __init__(
         self, early: MarkerFinder, late: MarkerFinder | None = None, *, calls: CallCounter
     ) -> None:

@@ -65,6 +65,11 @@ class ThinkParser:
         self._rest = ""
         self.done = False
 
+    @property
+    def thinking(self) -> bool:
+        """Whether the text so far ends inside the thinking."""
+        return self._thinking
+
     def feed(self, text: str) -> list[Event]:
         if self.done:
             return [ContentDelta(text)] if text else []

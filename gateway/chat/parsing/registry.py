@@ -36,12 +36,14 @@ class ToolFormat:
 
     Attributes:
         build: makes a parser.
-        markers: what opens calls. Where a model's tokenizer marks one as special, the engine
-            must be told to keep special tokens in the text (``skip_special_tokens=False``).
+        markers: what opens calls.
+        others: further markers. Where a model's tokenizer has any of these or those as
+            special tokens, the engine must be told to keep them in the text: see ``spelled``.
     """
 
     build: _Build
     markers: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 def _qwen_xml(calls: CallCounter, tools: ToolSchemas) -> OutputParser:
@@ -52,10 +54,16 @@ def _deepseek(calls: CallCounter, tools: ToolSchemas) -> OutputParser:
     return deepseek.DeepSeekParser(calls)
 
 
-_HERMES: Final = ToolFormat(lambda calls, _: hermes.HermesParser(calls), (hermes.OPEN,))
+_HERMES: Final = ToolFormat(
+    lambda calls, _: hermes.HermesParser(calls), (hermes.OPEN,), (hermes.CLOSE,)
+)
 _LLAMA: Final = ToolFormat(llama.LlamaJsonParser, (llama.TAG,))
-_XML: Final = ToolFormat(_qwen_xml, (qwen_xml.OPEN,))
-_DEEPSEEK: Final = ToolFormat(_deepseek, (deepseek.ALL_OPEN, deepseek.CALL_OPEN))
+_XML: Final = ToolFormat(_qwen_xml, (qwen_xml.OPEN,), (qwen_xml.CLOSE,))
+_DEEPSEEK: Final = ToolFormat(
+    _deepseek,
+    (deepseek.ALL_OPEN, deepseek.CALL_OPEN),
+    (deepseek.ALL_CLOSE, deepseek.CALL_CLOSE, deepseek.SEPARATOR),
+)
 
 TOOL_FORMATS: Final[dict[str, ToolFormat]] = {
     "hermes": _HERMES,
@@ -65,17 +73,27 @@ TOOL_FORMATS: Final[dict[str, ToolFormat]] = {
     "qwen3_coder": _XML,
     "llama3_json": _LLAMA,
     "llama4_json": _LLAMA,
-    "mistral": ToolFormat(lambda calls, _: mistral.MistralParser(calls), (mistral.OPEN,)),
-    "pythonic": ToolFormat(lambda calls, _: PythonicParser(calls), ()),
-    "llama4_pythonic": ToolFormat(lambda calls, _: PythonicParser(calls, *_LLAMA4), _LLAMA4[:1]),
-    "lfm2": ToolFormat(lambda calls, _: PythonicParser(calls, *_LFM2), _LFM2[:1]),
-    "phi4_mini_json": ToolFormat(
-        lambda calls, _: jsonlist.phi4_parser(calls), jsonlist.PHI4_OPEN[1:]
+    "mistral": ToolFormat(
+        lambda calls, _: mistral.MistralParser(calls),
+        (mistral.OPEN,),
+        (mistral.ARGS, mistral.CALL_ID),
     ),
-    "granite": ToolFormat(lambda calls, _: jsonlist.granite_parser(calls), jsonlist.GRANITE_OPEN),
+    "pythonic": ToolFormat(lambda calls, _: PythonicParser(calls), ()),
+    "llama4_pythonic": ToolFormat(
+        lambda calls, _: PythonicParser(calls, *_LLAMA4), _LLAMA4[:1], _LLAMA4[1:]
+    ),
+    "lfm2": ToolFormat(lambda calls, _: PythonicParser(calls, *_LFM2), _LFM2[:1], _LFM2[1:]),
+    "phi4_mini_json": ToolFormat(
+        lambda calls, _: jsonlist.phi4_parser(calls), jsonlist.PHI4_OPEN[1:], ("<|/tool_call|>",)
+    ),
+    "granite": ToolFormat(
+        lambda calls, _: jsonlist.granite_parser(calls),
+        jsonlist.GRANITE_OPEN,
+        ("<|/tool_call|>", "</tool_call>"),
+    ),
     "deepseek_v3": _DEEPSEEK,
     "deepseek_v31": _DEEPSEEK,
-    "openai": ToolFormat(lambda calls, _: harmony.HarmonyParser(calls), ()),
+    "openai": ToolFormat(lambda calls, _: harmony.HarmonyParser(calls), (), harmony.MARKERS),
 }
 
 HARMONY_REASONING: Final = "openai_gptoss"
@@ -106,6 +124,23 @@ class Formats:
         return Formats(_override(self.tool, tool), _override(self.reasoning, reasoning))
 
 
+def spelled(formats: Formats, *, tools: bool) -> frozenset[str]:
+    """Markers that must stand in the text for a parser to see them.
+
+    ``tools``: whether calls are to be read.
+    """
+    found: set[str] = set()
+    if formats.tool == "openai" or formats.reasoning == HARMONY_REASONING:
+        found.update(harmony.MARKERS)
+    elif formats.reasoning is not None:
+        form = REASONING_FORMATS[formats.reasoning]
+        found.update(form.opens, form.closes)
+    if tools and formats.tool is not None:
+        tool = TOOL_FORMATS[formats.tool]
+        found.update(tool.markers, tool.others)
+    return frozenset(found)
+
+
 def _override(found: str | None, setting: str) -> str | None:
     return found if not setting else None if setting == OFF else setting
 
@@ -118,9 +153,16 @@ def _unknown(what: str, name: str | None, names: object) -> str:
 class Pipeline:
     """Reasoning split off first, tool calls read from the rest."""
 
+    done = False
+
     def __init__(self, reasoning: ThinkParser, tools: OutputParser) -> None:
         self._reasoning = reasoning
         self._tools = tools
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the text so far ends inside the thinking."""
+        return self._reasoning.thinking
 
     def feed(self, text: str) -> list[Event]:
         if self._reasoning.done:

@@ -1,68 +1,109 @@
-// The part that talks to the server: key handling, errors and the event stream.
+// The part that talks to the server: the key, errors, and the event stream.
 
 const KEY = "llm-gateway-key";
 
 export class ApiError extends Error {
-  constructor(status, message) {
+  constructor(message, { status = 0, code = null, requestId = null } = {}) {
     super(message);
     this.status = status;
+    this.code = code;
+    this.requestId = requestId;
   }
 }
 
-// sessionStorage lives and dies with the tab: the key is never written to disk for others.
-export const savedKey = () => sessionStorage.getItem(KEY) ?? "";
-export const saveKey = (key) => sessionStorage.setItem(KEY, key);
+// sessionStorage belongs to this tab and ends with it. Where it is switched off, memory does.
+let keyInMemory = "";
 
-function headers() {
-  const key = savedKey();
-  return {
-    "Content-Type": "application/json",
-    ...(key ? { Authorization: `Bearer ${key}` } : {}),
-  };
-}
-
-async function checked(response) {
-  if (response.ok) return response;
-  let message = `The server answered ${response.status}.`;
+export function savedKey() {
   try {
-    message = (await response.json()).error.message;
+    return sessionStorage.getItem(KEY) ?? keyInMemory;
   } catch {
-    // not JSON: the status says what there is to say
+    return keyInMemory;
   }
-  throw new ApiError(response.status, message);
 }
+
+export function saveKey(key) {
+  keyInMemory = key;
+  try {
+    if (key) sessionStorage.setItem(KEY, key);
+    else sessionStorage.removeItem(KEY);
+  } catch {
+    // kept in memory
+  }
+}
+
+async function request(path, options = {}) {
+  const key = savedKey();
+  const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The server cannot be reached.");
+  }
+  if (response.ok) return response;
+  const about = { status: response.status, requestId: response.headers.get("x-request-id") };
+  let message = `The server answered with status ${response.status}.`;
+  try {
+    const { error } = await response.json();
+    message = error.message;
+    about.code = error.code;
+  } catch {
+    // Not one of the server's own errors: the status says what there is to say.
+  }
+  throw new ApiError(message, about);
+}
+
+export const getJson = async (path) => (await request(path)).json();
 
 export async function listModels() {
-  const response = await checked(await fetch("/v1/models", { headers: headers() }));
-  return (await response.json()).data;
+  return (await getJson("/v1/models")).data.map(({ id }) => id);
 }
 
-// Yields the parsed `data:` events of one streamed chat completion.
+// What a loading server is busy with. Answers 503 while it loads, which is no error here.
+export async function loadingStage() {
+  try {
+    const { stage, fraction } = await (await fetch("/health/startup", { cache: "no-store" })).json();
+    return fraction === null ? stage : `${stage}, ${Math.round(fraction * 100)} %`;
+  } catch {
+    return "";
+  }
+}
+
+// Yields the parsed `data:` events of one streamed chat completion, until [DONE].
 export async function* streamChat(body, signal) {
-  const response = await checked(
-    await fetch("/v1/chat/completions", {
-      method: "POST",
-      headers: headers(),
-      body: JSON.stringify(body),
-      signal,
-    }),
-  );
+  const response = await request("/v1/chat/completions", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(body),
+    signal,
+  });
+  const about = { requestId: response.headers.get("x-request-id") };
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
+    const { done, value } = await read(reader, about);
+    if (done) throw new ApiError("The connection ended before the answer was complete.", about);
     buffer += value;
-    let end;
-    while ((end = buffer.indexOf("\n\n")) >= 0) {
-      const event = buffer.slice(0, end);
-      buffer = buffer.slice(end + 2);
-      if (!event.startsWith("data: ")) continue;
-      const data = event.slice(6);
+    const events = buffer.split(/\r?\n\r?\n/);
+    buffer = events.pop();
+    for (const event of events) {
+      if (!event.startsWith("data:")) continue;
+      const data = event.slice(5).trim();
       if (data === "[DONE]") return;
       const chunk = JSON.parse(data);
-      if (chunk.error) throw new ApiError(0, chunk.error.message);
+      if (chunk.error) throw new ApiError(chunk.error.message, { ...about, code: chunk.error.code });
       yield chunk;
     }
+  }
+}
+
+async function read(reader, about) {
+  try {
+    return await reader.read();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError("The connection broke before the answer was complete.", about);
   }
 }

@@ -1,170 +1,216 @@
-// The playground: conversation state and what the buttons do.
+// The playground: the conversation, and what the buttons do.
 
-import { ApiError, listModels, saveKey, streamChat } from "./api.js";
+import { Answer } from "./answer.js";
+import { ApiError, listModels, loadingStage, savedKey, saveKey } from "./api.js";
 import { Turn } from "./render.js";
-import { asCurl, asPython } from "./snippets.js";
+import { requestBody, SettingsError } from "./settings.js";
+import { asCurl, asPython, copyText } from "./snippets.js";
 
 const $ = (id) => document.getElementById(id);
 const log = $("log");
+const wide = matchMedia("(min-width: 60rem)");
+const touch = matchMedia("(pointer: coarse)");
+const MODEL_RETRY_MS = 2000;
+
 let messages = [];
+let turns = [];
 let running = null;
+let afterKey = null;
+let modelTimer = 0;
 
-const numberOf = (id) => ($(id).value === "" ? undefined : Number($(id).value));
-
-function requestBody() {
-  const system = $("system").value.trim();
-  const body = {
-    model: $("model").value,
-    messages: [...(system ? [{ role: "system", content: system }] : []), ...messages],
-    stream: true,
-    stream_options: { include_usage: true },
-  };
-  for (const id of ["temperature", "top_p", "max_tokens", "seed"]) {
-    const value = numberOf(id);
-    if (value !== undefined) body[id] = value;
-  }
-  if ($("tools").value.trim()) body.tools = JSON.parse($("tools").value);
-  if ($("thinking").checked) body.chat_template_kwargs = { enable_thinking: true };
-  return body;
-}
-
-function setRunning(controller) {
-  running = controller;
-  $("send").hidden = Boolean(controller);
-  $("stop").hidden = !controller;
-  $("retry").hidden = Boolean(controller) || !messages.some((m) => m.role === "user");
-}
-
-function addCallPart(calls, part) {
-  const call = (calls[part.index] ??= { id: "", name: "", arguments: "" });
-  if (part.id) call.id = part.id;
-  call.name += part.function?.name ?? "";
-  call.arguments += part.function?.arguments ?? "";
-}
-
+const showStats = (text) => ($("stats").textContent = text);
+const announce = (text) => ($("announce").textContent = text);
 const nearBottom = () => log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+const toBottom = () => (log.scrollTop = log.scrollHeight);
 
+// A focused field opens the keyboard of a phone over the answer.
+function focusInput() {
+  if (!touch.matches) $("input").focus();
+}
+
+function setRunning(answer) {
+  const hadFocus = [$("stop"), $("send"), $("retry"), document.body].includes(document.activeElement);
+  running = answer;
+  log.setAttribute("aria-busy", String(Boolean(answer)));
+  $("send").hidden = Boolean(answer);
+  $("stop").hidden = !answer;
+  $("retry").hidden = Boolean(answer) || !messages.length;
+  if (hadFocus) focusInput();
+}
+
+function addTurn(role) {
+  $("empty").hidden = true;
+  const turn = new Turn(log, role);
+  turns.push(turn);
+  return turn;
+}
+
+function complain(error) {
+  if (!(error instanceof SettingsError)) throw error;
+  showStats(error.message);
+  announce(error.message);
+  if ($("settings").hidden) toggleSettings();
+  error.field.focus();
+}
+
+// Answers the conversation as it stands. Its array is replaced by a new chat, so an answer
+// that is still on its way then has nothing to add to.
 async function answer() {
+  const conversation = messages;
   let body;
   try {
-    body = requestBody();
-  } catch {
-    $("stats").textContent = "Tools: this is not valid JSON.";
+    body = requestBody(conversation);
+  } catch (error) {
+    complain(error);
+    $("retry").hidden = false;
     return;
   }
-  const turn = new Turn(log, "assistant");
-  const calls = [];
-  const began = performance.now();
-  let first = 0;
-  let tokens = 0;
-  let text = "";
-  let reasoning = "";
-  let painted = true;
-  const paint = () => {
-    painted = true;
-    const follow = nearBottom();
-    turn.setText(text);
-    if (reasoning) turn.setReasoning(reasoning);
-    const seconds = (performance.now() - first) / 1000;
-    const speed = tokens > 1 && seconds > 0 ? ` · ${((tokens - 1) / seconds).toFixed(1)} tok/s` : "";
-    if (first) $("stats").textContent = `TTFT ${Math.round(first - began)} ms · ${tokens} tokens${speed}`;
-    if (follow) log.scrollTop = log.scrollHeight;
-  };
-  const controller = new AbortController();
-  setRunning(controller);
-  $("stats").textContent = "Waiting for the first token …";
-  let failed = false;
+  const turn = addTurn("assistant");
+  let follow = true;
+  const current = new Answer(body, turn, (line) => {
+    if (running !== current) return;
+    showStats(line);
+    if (follow) toBottom();
+  });
+  const onScroll = () => (follow = nearBottom());
+  log.addEventListener("scroll", onScroll);
+  setRunning(current);
+  showStats(current.meter.line());
+  announce("Answering");
+  toBottom();
+  let failure = null;
   try {
-    for await (const chunk of streamChat(body, controller.signal)) {
-      if (chunk.usage) tokens = chunk.usage.completion_tokens;
-      const delta = chunk.choices[0]?.delta;
-      if (!delta) continue;
-      const thought = delta.reasoning ?? delta.reasoning_content;
-      if (!first && (delta.content || thought || delta.tool_calls)) first = performance.now();
-      if (delta.content || thought || delta.tool_calls) tokens += 1;
-      text += delta.content ?? "";
-      reasoning += thought ?? "";
-      delta.tool_calls?.forEach((part) => addCallPart(calls, part));
-      // One repaint per frame however many chunks arrive: long streams stay smooth.
-      if (painted) {
-        painted = false;
-        requestAnimationFrame(paint);
-      }
-    }
+    await current.run();
   } catch (error) {
-    failed = error.name !== "AbortError";
-    if (failed) turn.setError(error.message);
-    if (error instanceof ApiError && error.status === 401) askForKey();
+    failure = error;
+    turn.showError(error instanceof ApiError ? error : new ApiError("The answer could not be read."));
+    if (!(error instanceof ApiError)) console.error(error);
   }
-  paint();
-  if (controller.signal.aborted) $("stats").textContent += " · stopped";
-  if (!failed && (text || calls.length)) keep(text, calls, turn);
-  setRunning(null);
-  $("input").focus();
+  log.removeEventListener("scroll", onScroll);
+  if (running !== current) return;
+  settle(conversation, current, turn, failure);
+  if (follow) toBottom();
 }
 
-function keep(text, calls, turn) {
-  const message = { role: "assistant", content: text };
-  if (calls.length) {
-    message.tool_calls = calls.map(({ id, name, arguments: args }) => ({
-      id,
-      type: "function",
-      function: { name, arguments: args },
-    }));
-    turn.showTools(calls, (results) => {
-      results.forEach(({ id, result }) => messages.push({ role: "tool", tool_call_id: id, content: result }));
-      answer();
-    });
+function settle(conversation, current, turn, failure) {
+  if (!failure && (current.text || current.calls.length)) conversation.push(current.message());
+  setRunning(null);
+  if (failure) {
+    showStats("");
+    if (failure.status === 401) askForKey(failure.message, retry);
+  } else if (current.stopped) {
+    turn.showNote("Stopped.");
+    announce("Stopped");
+  } else {
+    if (current.finish === "length") turn.showNote("Cut off: the limit of tokens is reached.");
+    announce(`Answered. ${current.meter.line()}`);
+    if (current.calls.length) {
+      turn.askForResults(current.calls, (results) => {
+        if (conversation !== messages || running) return;
+        for (const { id, result } of results)
+          conversation.push({ role: "tool", tool_call_id: id, content: result });
+        answer();
+      });
+    }
   }
-  messages.push(message);
 }
 
 function send() {
   const text = $("input").value;
   if (!text.trim() || running) return;
-  $("empty")?.remove();
+  // A message that the server refused would be refused again with every later one.
+  if (messages.at(-1)?.role === "user") {
+    messages.pop();
+    turns.findLast((turn) => turn.role === "user")?.root.classList.add("dropped");
+  }
   $("input").value = "";
   messages.push({ role: "user", content: text });
-  new Turn(log, "user").setText(text);
-  log.scrollTop = log.scrollHeight;
+  const turn = addTurn("user");
+  turn.addText(text);
+  turn.finish();
   answer();
 }
 
 function retry() {
+  if (running) return;
   while (messages.length && messages.at(-1).role !== "user") messages.pop();
-  const turns = [...log.querySelectorAll(".turn")];
-  for (const turn of turns.reverse()) {
-    if (turn.classList.contains("user")) break;
-    turn.remove();
-  }
-  answer();
+  while (turns.length && turns.at(-1).role !== "user") turns.pop().root.remove();
+  if (messages.length) answer();
 }
 
-function askForKey() {
+function newChat() {
+  running?.stop();
+  messages = [];
+  turns.forEach((turn) => turn.root.remove());
+  turns = [];
+  setRunning(null);
+  $("empty").hidden = false;
+  showStats("");
+  announce("New chat");
+  $("input").focus();
+}
+
+function askForKey(problem, then) {
+  afterKey = then;
   $("key").value = "";
-  $("key-dialog").showModal();
+  $("key-problem").textContent = savedKey() ? problem : "";
+  $("key-open").hidden = false;
+  $("key-forget").hidden = !savedKey();
+  if (!$("key-dialog").open) $("key-dialog").showModal();
 }
 
 async function loadModels() {
+  clearTimeout(modelTimer);
   try {
-    const models = await listModels();
-    $("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
-    $("stats").textContent = "";
+    const chosen = $("model").value;
+    const names = await listModels();
+    $("model").replaceChildren(...names.map((name) => new Option(name, name)));
+    if (names.includes(chosen)) $("model").value = chosen;
+    if (!running) showStats("");
+    return true;
   } catch (error) {
-    $("stats").textContent = error.message;
-    if (error.status === 401) askForKey();
-    else setTimeout(loadModels, 2000);
+    if (error.status === 401) {
+      showStats("This server asks for an API key.");
+      askForKey(error.message, null);
+      return false;
+    }
+    const stage = error.code === "model_loading" ? await loadingStage() : "";
+    showStats(stage ? `The model is loading: ${stage}` : error.message);
+    modelTimer = setTimeout(loadModels, MODEL_RETRY_MS);
+    return false;
   }
 }
 
+// What would be sent now: the draft, or else the request behind the last answer.
+function shownMessages() {
+  const draft = $("input").value;
+  if (draft.trim()) return [...messages, { role: "user", content: draft }];
+  const end = messages.findLastIndex(({ role }) => role !== "assistant") + 1;
+  return end ? messages.slice(0, end) : [{ role: "user", content: "Hello! Who are you?" }];
+}
+
 async function copy(make) {
+  let text;
   try {
-    await navigator.clipboard.writeText(make(location.origin, requestBody()));
-    $("copied").textContent = "Copied.";
+    text = make(location.origin, requestBody(shownMessages()), { needsKey: Boolean(savedKey()) });
   } catch (error) {
-    $("copied").textContent = error instanceof SyntaxError ? "Tools: this is not valid JSON." : "Copying was refused by the browser.";
+    complain(error);
+    return;
   }
-  setTimeout(() => ($("copied").textContent = ""), 2500);
+  if (await copyText(text)) {
+    showStats("Copied.");
+    announce("Copied");
+    return;
+  }
+  $("snippet").value = text;
+  $("snippet-dialog").showModal();
+  $("snippet").select();
+}
+
+function toggleSettings() {
+  const open = $("settings").hidden;
+  $("settings").hidden = !open;
+  $("settings-toggle").setAttribute("aria-expanded", String(open));
 }
 
 $("composer").addEventListener("submit", (event) => {
@@ -178,28 +224,29 @@ $("input").addEventListener("keydown", (event) => {
   }
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && running) running.abort();
+  if (event.key === "Escape" && !document.querySelector("dialog[open]")) running?.stop();
 });
-$("stop").addEventListener("click", () => running?.abort());
+$("stop").addEventListener("click", () => running?.stop());
 $("retry").addEventListener("click", retry);
-$("new-chat").addEventListener("click", () => {
-  running?.abort();
-  messages = [];
-  log.querySelectorAll(".turn").forEach((turn) => turn.remove());
-  $("stats").textContent = "";
-  $("retry").hidden = true;
-  $("input").focus();
-});
-$("settings-toggle").addEventListener("click", () => {
-  const open = $("settings").hidden;
-  $("settings").hidden = !open;
-  $("settings-toggle").setAttribute("aria-expanded", String(open));
-});
+$("new-chat").addEventListener("click", newChat);
+$("settings-toggle").addEventListener("click", toggleSettings);
 $("copy-curl").addEventListener("click", () => copy(asCurl));
 $("copy-python").addEventListener("click", () => copy(asPython));
-$("key-form").addEventListener("submit", () => {
-  saveKey($("key").value.trim());
+$("key-open").addEventListener("click", () => askForKey("", null));
+$("key-forget").addEventListener("click", () => {
+  saveKey("");
+  $("key-dialog").close();
   loadModels();
 });
+$("key-form").addEventListener("submit", async () => {
+  saveKey($("key").value.trim());
+  const then = afterKey;
+  if (await loadModels()) {
+    focusInput();
+    then?.();
+  }
+});
 
+if (wide.matches) toggleSettings();
+if (savedKey()) $("key-open").hidden = false;
 loadModels();

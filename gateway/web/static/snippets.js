@@ -1,51 +1,82 @@
-// "Copy as": the current request as something that runs elsewhere. The key is never included.
+// "Copy as": a request as something that runs elsewhere. The key itself is never part of it.
 
 const shellQuote = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
-export function asCurl(origin, body) {
+export function asCurl(origin, body, { needsKey }) {
   return [
-    `curl ${shellQuote(`${origin}/v1/chat/completions`)}`,
+    `curl -sN ${shellQuote(`${origin}/v1/chat/completions`)}`,
     `-H 'Content-Type: application/json'`,
-    `-H "Authorization: Bearer $OPENAI_API_KEY"`,
+    ...(needsKey ? [`-H "Authorization: Bearer $OPENAI_API_KEY"`] : []),
     `-d ${shellQuote(JSON.stringify(body))}`,
   ].join(" \\\n  ");
 }
 
+// A string of JSON is a string of Python, too.
 function pythonLiteral(value, indent = "    ") {
   if (value === null) return "None";
   if (value === true) return "True";
   if (value === false) return "False";
-  if (Array.isArray(value)) {
-    if (!value.length) return "[]";
-    const items = value.map((item) => `${indent}    ${pythonLiteral(item, `${indent}    `)},\n`);
-    return `[\n${items.join("")}${indent}]`;
-  }
-  if (typeof value === "object") {
-    const items = Object.entries(value).map(([k, v]) => `${JSON.stringify(k)}: ${pythonLiteral(v, indent)}`);
-    return `{${items.join(", ")}}`;
-  }
-  return JSON.stringify(value);
+  if (typeof value !== "object") return JSON.stringify(value);
+  const inner = `${indent}    `;
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  const items = Array.isArray(value)
+    ? value.map((item) => pythonLiteral(item, inner))
+    : Object.entries(value).map(([name, item]) => `${JSON.stringify(name)}: ${pythonLiteral(item, inner)}`);
+  const line = `${open}${items.join(", ")}${close}`;
+  if (line.length < 80 && !line.includes("\n")) return line;
+  return `${open}\n${items.map((item) => `${inner}${item},\n`).join("")}${indent}${close}`;
 }
 
 // Fields that OpenAI's SDK has no argument for travel in extra_body.
-const EXTRAS = ["chat_template_kwargs"];
+const EXTRAS = new Set(["top_k", "min_p", "chat_template_kwargs"]);
 
-export function asPython(origin, body) {
-  const named = Object.entries(body).filter(([name]) => !EXTRAS.includes(name) && name !== "stream_options");
-  const extra = Object.fromEntries(Object.entries(body).filter(([name]) => EXTRAS.includes(name)));
-  const lines = named.map(([name, value]) => `    ${name}=${pythonLiteral(value)},`);
-  if (Object.keys(extra).length) lines.push(`    extra_body=${pythonLiteral(extra)},`);
+export function asPython(origin, body, { needsKey }) {
+  const named = [];
+  const extra = {};
+  for (const [name, value] of Object.entries(body)) {
+    if (name === "stream_options" || value === undefined) continue;
+    if (EXTRAS.has(name)) extra[name] = value;
+    else named.push(`    ${name}=${pythonLiteral(value)},`);
+  }
+  if (Object.keys(extra).length) named.push(`    extra_body=${pythonLiteral(extra)},`);
   return [
-    "import os",
-    "",
+    ...(needsKey ? ["import os", ""] : []),
     "from openai import OpenAI",
     "",
-    `client = OpenAI(base_url="${origin}/v1", api_key=os.environ.get("OPENAI_API_KEY", "none"))`,
-    "for chunk in client.chat.completions.create(",
-    ...lines,
-    "):",
-    '    if chunk.choices:',
+    "client = OpenAI(",
+    `    base_url=${JSON.stringify(`${origin}/v1`)},`,
+    `    api_key=${needsKey ? 'os.environ["OPENAI_API_KEY"]' : '"none"'},`,
+    ")",
+    "stream = client.chat.completions.create(",
+    ...named,
+    ")",
+    "for chunk in stream:",
+    "    if chunk.choices:",
     '        print(chunk.choices[0].delta.content or "", end="", flush=True)',
+    ...(body.tools
+      ? ["        for call in chunk.choices[0].delta.tool_calls or []:", "            print(call.function)"]
+      : []),
+    "print()",
     "",
   ].join("\n");
+}
+
+// Resolves to whether the text is on the clipboard. Pages that came over plain HTTP from
+// another machine have no clipboard API, only the old command.
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const before = document.activeElement;
+    const field = document.createElement("textarea");
+    field.value = text;
+    field.className = "unseen";
+    document.body.append(field);
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    before?.focus();
+    return copied;
+  }
 }

@@ -1,0 +1,1 @@
+"""What it costs to stand between clients and an engine: ``python -m benchmarks.frontend``."""

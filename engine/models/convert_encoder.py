@@ -1,0 +1,93 @@
+"""From a ``MODEL_NAME`` to a folder with an encoder graph: ready, or exported once and cached.
+
+The cache and its rules are those of ``engine.models.convert``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from engine.base import EngineStartError
+from engine.config import EngineConfig
+from engine.models.convert import (
+    EXPORT_BYTES,
+    VARIANT_BYTES,
+    Progress,
+    only_one,
+    run_export,
+    scratch_folder,
+)
+from engine.models.find import Checkpoint, inspect, require_convert_extra, require_space
+from engine.models.fingerprint import file_digest, fingerprint
+from engine.onnx.prepared import Precision
+from engine.onnx_encoder.families import FAMILIES
+from engine.onnx_encoder.layout import MANIFEST_NAME, read_json, ready_graph
+
+EXPORTER = "engine.models.export_encoder"
+VERSION = 1  # raised whenever the exporter would write something else for the same checkpoint
+
+
+def prepare_encoder(folder: Path, label: str, config: EngineConfig, progress: Progress) -> Path:
+    """A folder with a graph for the encoder in ``folder``. Blocks; may take minutes.
+
+    A graph that lies there is taken as it is, unless ONNX_PRECISION asks for another variant.
+
+    Raises:
+        EngineStartError: with the cause and the fix; nothing half-made is left.
+    """
+    wanted = config.precision
+    if ready_graph(folder) is not None:
+        manifest = read_json(folder / MANIFEST_NAME, optional=True)
+        if wanted == "auto" or wanted == manifest.get("precision", "fp32"):
+            return folder
+        if manifest:
+            raise EngineStartError(
+                f"{folder} is prepared as {manifest['precision']} and ONNX_PRECISION asks for "
+                f"{wanted}: set it to auto, or set MODEL_NAME to the original checkpoint"
+            )
+    # Embeddings are compared by small differences, so nothing is rounded unless asked for.
+    precision: Precision = "fp32" if wanted == "auto" else wanted
+    checkpoint = inspect(folder, FAMILIES)
+    return convert_encoder(checkpoint, precision, config.cache_dir, label, progress)
+
+
+def convert_encoder(
+    checkpoint: Checkpoint, precision: Precision, cache_dir: Path, label: str, progress: Progress
+) -> Path:
+    """Export a checked checkpoint unless the cache holds it."""
+    store = cache_dir / "onnx"
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        progress("looking for a converted copy", None)
+        digest = hashlib.sha256(
+            f"{VERSION}{fingerprint(checkpoint.folder, store / 'fingerprints.json')}".encode()
+        )
+        for path in sorted(checkpoint.folder.glob("*/config.json")):  # how the model pools
+            digest.update(f"{path.parent.name}\0{file_digest(path)}\0".encode())
+    except OSError as error:
+        raise EngineStartError(
+            f"the model cache {cache_dir} cannot be used ({error}): set MODEL_CACHE_DIR to a "
+            "folder that this user can write to"
+        ) from error
+    target = store / f"{label}-{precision}-{digest.hexdigest()[:16]}"
+    if (target / MANIFEST_NAME).is_file():
+        return target
+    require_convert_extra()
+    with only_one(target.with_suffix(".lock"), progress):
+        if (target / MANIFEST_NAME).is_file():
+            return target
+        require_space(
+            store,
+            int(checkpoint.parameters * (EXPORT_BYTES + VARIANT_BYTES[precision])) + 2**26,
+            f"converting {label}",
+        )
+        with scratch_folder(store, target.name) as scratch:
+            made = scratch / "model"
+            run_export(checkpoint.folder, made, precision, label, progress, EXPORTER)
+            if target.exists():  # an interrupted removal by hand: never a whole model
+                shutil.rmtree(target)
+            os.replace(made, target)
+    return target

@@ -1,0 +1,1 @@
+"""Embeddings from encoder models on onnxruntime."""

@@ -1,0 +1,234 @@
+"""Responses that are worked on after their request has been answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import zlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+from engine.base import EngineOverloaded
+from gateway.api.responses_service import ResponsesService, Work, not_found
+from gateway.chat.turn import Caller, ChatTurn
+from gateway.control.auth import Principal
+from gateway.control.fleet import Fleet
+from gateway.errors import OVERLOADED_RETRY_S, InvalidRequest, is_expected
+from gateway.protocol.response_answer import ResponseAnswer
+from gateway.settings import ONNX_MAX_NUM_SEQS
+from gateway.store.responses import Record
+from gateway.telemetry.logging import REQUEST_ID
+
+log = logging.getLogger("gateway.responses")
+
+SEPARATOR = b"\n\n"
+
+
+class LiveResponse:
+    """A response that is being worked on, and its events so far.
+
+    Attributes:
+        answer: what it has become until now.
+        ended: nothing more is added.
+        cancelled: its caller asked for the end.
+    """
+
+    def __init__(self, tenant: str, work: Work) -> None:
+        self.tenant = tenant
+        self.work = work
+        self.answer = ResponseAnswer(work.head, stream=work.request.stream)
+        self.ended = False
+        self.cancelled = False
+        self.task: asyncio.Task[None] | None = None
+        self._events: list[bytes] = []
+        self._changed = asyncio.Event()
+
+    @property
+    def id(self) -> str:
+        """The response's id."""
+        return str(self.answer.body["id"])
+
+    @property
+    def record(self) -> Record:
+        """As it can be read now."""
+        return Record(self.answer.body, self.work.input)
+
+    def final_record(self) -> Record:
+        """As it is kept for good, a stream with its events. Packs them: call in a thread."""
+        events = zlib.compress(b"".join(self._events)) if self.work.request.stream else None
+        return Record(self.answer.body, self.work.input, events)
+
+    def add(self, data: bytes) -> None:
+        """Add whole events and wake who follows."""
+        if data:
+            self._events += split_events(data)
+            self._wake()
+
+    def end(self, data: bytes) -> None:
+        """Add the last events."""
+        self._events += split_events(data)
+        self.ended = True
+
+    def publish_end(self) -> None:
+        """Show the end to who follows."""
+        self._wake()
+
+    async def follow(self, after: int, silence_s: float | None = None) -> AsyncIterator[bytes]:
+        """Events with higher numbers than ``after``, as they come, to the end.
+
+        Nothing at all (``b""``) for each ``silence_s`` in which there were none.
+        """
+        position = after + 1
+        while True:
+            changed = self._changed
+            ended = self.ended
+            if position < len(self._events):
+                pieces = self._events[position:]
+                position = len(self._events)
+                yield b"".join(pieces)
+            if ended:
+                return
+            try:
+                async with asyncio.timeout(silence_s):
+                    await changed.wait()
+            except TimeoutError:
+                yield b""
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class BackgroundRuns:
+    """All live background responses of this process. Owned by the event loop."""
+
+    def __init__(self, service: ResponsesService) -> None:
+        settings = service.state.settings
+        self._service = service
+        self._most = max(settings.max_queue, 1)
+        self._slots = asyncio.Semaphore(settings.max_num_seqs or ONNX_MAX_NUM_SEQS)
+        self._live: dict[str, LiveResponse] = {}
+
+    async def start(self, fleet: Fleet, principal: Principal, work: Work) -> LiveResponse:
+        """Store the response as queued and begin to work on it.
+
+        Raises EngineOverloaded, StorageUnavailable, and what building its prompt raises.
+        """
+        self._forget_ended()
+        if len(self._live) >= self._most:
+            raise EngineOverloaded("too many background responses wait")
+        caller = Caller(principal, time.perf_counter(), {}, [])
+        live = LiveResponse(principal.id, work)
+        self._live[live.id] = live
+        try:
+            work.head["model"] = fleet.route(work.chat.model, principal).info.id
+            await self._service.fit(work, fleet, caller)
+            if not await self._service.store.put(principal.id, live.record):
+                raise InvalidRequest(
+                    "A background response must be stored, and this one cannot be: it is too "
+                    "large, or this server keeps none.",
+                    param="background",
+                )
+        except BaseException:
+            del self._live[live.id]
+            raise
+        live.add(live.answer.queued())
+        live.task = asyncio.create_task(self._run(live, caller))
+        return live
+
+    def find(self, tenant: str, response_id: str) -> LiveResponse | None:
+        """A live response of this tenant."""
+        live = self._live.get(response_id)
+        return live if live is not None and live.tenant == tenant else None
+
+    async def cancel(self, live: LiveResponse) -> None:
+        """End the work; returns when nothing of it is left."""
+        if live.task is None or live.ended:
+            return
+        live.cancelled = True
+        live.task.cancel()
+        await asyncio.wait({live.task})
+        if not live.ended:  # it was cancelled before its first step
+            await self._settle(live, live.answer.cancel())
+
+    def forget(self, live: LiveResponse) -> None:
+        """Know nothing of a response any more; it has ended."""
+        self._live.pop(live.id, None)
+
+    async def _run(self, live: LiveResponse, caller: Caller) -> None:
+        answer = live.answer
+        request_id = REQUEST_ID.get() or ""
+        try:
+            with self._service.state.lifecycle.admit() as fleet:
+                try:
+                    async with self._slots:
+                        await self._generate(live, fleet, caller)
+                    ending = answer.complete()
+                except asyncio.CancelledError as error:
+                    ending = answer.cancel() if live.cancelled else answer.fail(error, request_id)
+                except Exception as error:
+                    ending = answer.fail(error, request_id)
+                    if not is_expected(error):
+                        log.error("a background response failed", exc_info=error)
+                await self._settle(live, ending)
+        except Exception as error:
+            # The server began to drain before this could begin.
+            await self._settle(live, answer.fail(error, request_id))
+        fields = {"response": live.id, "status": answer.body["status"], **caller.details}
+        log.info("background response", extra={"fields": {"key": live.tenant, **fields}})
+
+    async def _settle(self, live: LiveResponse, ending: bytes) -> None:
+        """Store the end, then show it. Stays in memory where storing failed."""
+        live.end(ending + live.answer.last())
+        record = await asyncio.to_thread(live.final_record)
+        if await self._service.finish(live.tenant, record):
+            self._live.pop(live.id, None)
+        live.publish_end()
+
+    async def _generate(self, live: LiveResponse, fleet: Fleet, caller: Caller) -> None:
+        async with AsyncExitStack() as stack:
+            turn = await self._turn(stack, live, fleet, caller)
+            live.add(live.answer.begin(turn, logprobs=live.work.request.logprobs))
+            async for part in turn:
+                live.add(live.answer.take(part))
+
+    async def _turn(
+        self, stack: AsyncExitStack, live: LiveResponse, fleet: Fleet, caller: Caller
+    ) -> ChatTurn:
+        """Nobody waits for the first token here, so a full queue is waited out."""
+        while True:
+            try:
+                return await self._service.turn(stack, fleet, live.work, caller)
+            except EngineOverloaded:
+                await asyncio.sleep(OVERLOADED_RETRY_S)
+
+    def _forget_ended(self) -> None:
+        """Make room: drop the oldest ends that could not be stored."""
+        for key in [key for key, live in self._live.items() if live.ended]:
+            if len(self._live) < self._most:
+                break
+            del self._live[key]
+
+
+async def find_response(
+    service: ResponsesService, runs: BackgroundRuns, tenant: str, response_id: str
+) -> tuple[Record, LiveResponse | None]:
+    """A response, live or stored. Raises ObjectNotFound and StorageUnavailable."""
+    live = runs.find(tenant, response_id)
+    if live is not None:
+        return live.record, live
+    record = await service.store.get(tenant, response_id)
+    if record is None:
+        raise not_found(response_id)
+    return record, None
+
+
+def split_events(data: bytes) -> list[bytes]:
+    """Events one by one; none holds an empty line."""
+    return [piece + SEPARATOR for piece in data.split(SEPARATOR) if piece]
+
+
+def stored_events(packed: bytes, after: int) -> bytes:
+    """The events of a stored stream with higher numbers than ``after``."""
+    return b"".join(split_events(zlib.decompress(packed))[after + 1 :])

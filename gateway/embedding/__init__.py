@@ -1,0 +1,1 @@
+"""Embeddings: from inputs to token ids, and from a checked request to an answer."""

@@ -1,0 +1,1 @@
+"""What outlives a request: SQLite files below DATA_DIR, worked on off the event loop."""

@@ -1,0 +1,1 @@
+"""The pages' files, read by gateway.web.assets."""

@@ -1,0 +1,196 @@
+"""A gateway with a real vLLM in it, as a process of its own, and what the tests do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import openai
+from server_process import ServerProcess
+
+# Half a minute on a quiet machine with two cores.
+START_S = 900.0
+SEATS = 16
+NAME = "big"
+# What vLLM and CUDA read.
+PASSED_ON = ("VLLM_", "OMP_", "CUDA_", "NVIDIA_", "LD_LIBRARY_PATH")
+_SAMPLE = re.compile(r'vllm:(\w+)\{[^}]*model_name="big"[^}]*\} (\S+)')
+
+
+class VllmServer(ServerProcess):
+    """Serves one model on vLLM under the name ``big``."""
+
+    def __init__(self, folder: Path, model: Path, **settings: str) -> None:
+        ours = {
+            "ENGINE": "vllm",
+            "MODEL_NAME": str(model),
+            "SERVED_MODEL_NAME": NAME,
+            "DTYPE": "float32",
+            "ENFORCE_EAGER": "true",
+            "MAX_MODEL_LEN": "2048",
+            "MAX_NUM_SEQS": str(SEATS),
+            # Long prompts take several steps, so that a test can be quicker than a prefill.
+            "MAX_NUM_BATCHED_TOKENS": "128",
+            "MODEL_CACHE_DIR": str(folder / "cache"),
+            "DRAIN_TIMEOUT_S": "600",
+            "HF_HUB_OFFLINE": "1",
+        }
+        shared = {name: v for name, v in os.environ.items() if name.startswith(PASSED_ON)}
+        super().__init__(folder, **(shared | ours | settings))
+
+    def wait_started(self) -> None:
+        """Wait until every model has been tried once."""
+        self.wait_bound()
+        self.wait_for(lambda: "\nready " in self.out.read_text(), "vLLM to load", START_S)
+
+    @property
+    def sdk(self) -> openai.OpenAI:
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=START_S
+        )
+
+    def vllm(self, *names: str) -> list[float]:
+        """Values of the model's metrics, without ``vllm:`` and ``_total``; 0 where absent."""
+        self.metric("")  # opens the connection
+        assert self._http is not None
+        found = _SAMPLE.findall(self._http.get(f"{self.url}/metrics").text)
+        values = {name.removesuffix("_total"): float(value) for name, value in found}
+        return [values.get(name, 0.0) for name in names]
+
+    @property
+    def running(self) -> int:
+        return int(self.vllm("num_requests_running")[0])
+
+    @property
+    def waiting(self) -> int:
+        return int(self.vllm("num_requests_waiting")[0])
+
+    def until(self, condition: Callable[[], bool], what: str) -> float:
+        """Wait for it, for as long as a busy machine may need; returns the seconds."""
+        return self.wait_for(condition, what, 120.0)
+
+    def cores(self) -> list[int]:
+        """Pids of the EngineCores that run: children of the server that lead a group."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = entry.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            state, parent, group = fields[0], int(fields[1]), int(fields[2])
+            pid = int(entry.parent.name)
+            if parent == self.process.pid and group == pid and state != "Z":
+                found.append(pid)
+        return sorted(found)
+
+
+class Dropped:
+    """A chat request on a socket of its own, which can be dropped at any moment."""
+
+    def __init__(self, server: VllmServer, content: str, max_tokens: int, *, stream: bool):
+        body = json.dumps(asked(content, max_tokens) | {"stream": stream}).encode()
+        head = (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self._socket = socket.create_connection(("127.0.0.1", server.port))
+        self._socket.sendall(head.encode() + body)
+        self._socket.setblocking(False)
+        self.received = b""
+
+    def read(self) -> bytes:
+        """Everything that has come so far."""
+        try:
+            while data := self._socket.recv(65536):
+                self.received += data
+        except BlockingIOError:
+            pass
+        return self.received
+
+    def drop(self) -> None:
+        self._socket.close()
+
+
+def asked(content: str, max_tokens: int) -> dict[str, Any]:
+    """A greedy request for exactly ``max_tokens`` tokens."""
+    return {
+        "model": NAME,
+        "messages": [{"role": "user", "content": content}],
+        "max_tokens": max_tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+    }
+
+
+@dataclass
+class Stream:
+    """What a client got of one stream.
+
+    Attributes:
+        error: the error event that ended it, or None.
+        ended: seconds by the monotonic clock at its end.
+    """
+
+    text: str = ""
+    finish: str | None = None
+    error: openai.APIError | None = None
+    ended: float = 0.0
+    chunks: int = 0
+
+
+@dataclass
+class Streams:
+    """Several streams at once through the SDK, each in a thread."""
+
+    server: VllmServer
+    contents: list[str]
+    max_tokens: int
+    found: list[Stream] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.found = [Stream() for _ in self.contents]
+        self._pool = ThreadPoolExecutor(len(self.contents))
+        self._futures = [
+            self._pool.submit(self._consume, content, stream)
+            for content, stream in zip(self.contents, self.found, strict=True)
+        ]
+
+    def _consume(self, content: str, stream: Stream) -> None:
+        body = asked(content, self.max_tokens)
+        extra = {"ignore_eos": body.pop("ignore_eos")}
+        try:
+            chunks = self.server.sdk.chat.completions.create(**body, stream=True, extra_body=extra)
+            for chunk in chunks:
+                for choice in chunk.choices:
+                    stream.text += choice.delta.content or ""
+                    stream.finish = choice.finish_reason or stream.finish
+                stream.chunks += 1
+        except openai.APIError as error:
+            stream.error = error
+        stream.ended = time.monotonic()
+
+    def wait_open(self) -> None:
+        """Wait until each has some text and none has ended."""
+        self.server.until(lambda: all(s.chunks >= 4 for s in self.found), "every stream to begin")
+        assert not any(stream.finish or stream.error for stream in self.found)
+
+    def wait(self) -> list[Stream]:
+        for future in self._futures:
+            future.result(START_S)
+        self._pool.shutdown()
+        return self.found
+
+
+def kill(pid: int) -> float:
+    """SIGKILL; returns the moment by the monotonic clock."""
+    os.kill(pid, signal.SIGKILL)
+    return time.monotonic()
