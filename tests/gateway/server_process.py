@@ -117,9 +117,9 @@ class ServerProcess:
         return f"{self.out.read_text()}\n{self.err.read_text()}"
 
     def log_lines(self) -> list[dict[str, Any]]:
-        """The JSON log lines so far."""
-        lines = self.err.read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        """The JSON log lines so far; one that is being written does not count yet."""
+        lines = self.err.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line[-1] == "\n"]
 
     def metric(self, sample: str) -> float:
         """The value of one sample, such as ``gateway_requests_in_flight``; 0 when absent."""

@@ -84,7 +84,12 @@ def test_the_templates_own_variable_comes_first(bundled: openai.OpenAI) -> None:
             lambda text: text in ("yes", "no"),
         ),
         (
-            {"response_format": {"type": "json_object"}},
+            {
+                "messages": [
+                    {"role": "user", "content": "Give me a JSON object with name Ada and age 36."}
+                ],
+                "response_format": {"type": "json_object"},
+            },
             lambda text: isinstance(json.loads(text), dict),
         ),
     ],

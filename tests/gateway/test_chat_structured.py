@@ -69,8 +69,12 @@ def test_every_choice_is_valid(bundled: openai.OpenAI) -> None:
         jsonschema.validate(json.loads(choice.message.content or ""), SCHEMA)
 
 
+# Nothing but the model's own will ends an object that may hold anything.
+AN_OBJECT = [{"role": "user", "content": "Give me a JSON object with name Ada and age 36."}]
+
+
 def test_any_object(bundled: openai.OpenAI) -> None:
-    text = text_of(bundled, response_format={"type": "json_object"})
+    text = text_of(bundled, messages=AN_OBJECT, response_format={"type": "json_object"})
     assert isinstance(json.loads(text), dict)
 
 
@@ -103,7 +107,9 @@ def test_structured_outputs(
     bundled: openai.OpenAI, constraint: Any, pattern: str, stream: bool
 ) -> None:
     body = {"structured_outputs": constraint}
-    assert re.fullmatch(pattern, text_of(bundled, extra_body=body, stream=stream), re.DOTALL)
+    messages = AN_OBJECT if "json_object" in constraint else MESSAGES
+    text = text_of(bundled, messages=messages, extra_body=body, stream=stream)
+    assert re.fullmatch(pattern, text, re.DOTALL)
 
 
 def test_older_names_of_vllm(bundled: openai.OpenAI) -> None:

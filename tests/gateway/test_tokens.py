@@ -112,7 +112,7 @@ def test_a_key_is_needed(shared_server: NewServer) -> None:
 
 def test_long_texts_hold_nobody_up(bundled: ServerProcess) -> None:
     """Probes are answered all the while: tokenising holds neither the loop nor the GIL."""
-    body = {"prompt": "The quick brown fox jumps. " * 12_000}
+    body = {"prompt": "The quick brown fox jumps. " * 24_000}
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         big = [pool.submit(post, bundled, "/tokenize", body) for _ in range(2)]
         probes = 0
@@ -121,4 +121,4 @@ def test_long_texts_hold_nobody_up(bundled: ServerProcess) -> None:
             probes += 1
         counts = {job.result()["count"] for job in big}
     assert len(counts) == 1
-    assert probes > 10
+    assert probes > 8

@@ -18,7 +18,7 @@ from engine.models.bundled.torch_eval import examine
 
 # Below what the shipped weights reach on these items (0.78), so that a broken export shows. The
 # goal is 0.9; docs/bundled_model.md says what is short of it.
-SHIPPED_FLOOR = 0.7
+SHIPPED_FLOOR = 0.86
 
 SMALL = Shape(hidden=128, layers=2, heads=2, kv_heads=1, intermediate=128)
 

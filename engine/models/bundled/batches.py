@@ -85,16 +85,26 @@ class Encoder:
 
 
 def batches(
-    encoder: Encoder, seed: int, rows: int, length: int, long: bool = False
+    encoder: Encoder,
+    seed: int,
+    rows: int,
+    length: int,
+    *,
+    long: bool = False,
+    finishing: bool = False,
 ) -> Iterator[Batch]:
-    """An endless stream of batches. With `long`, conversations have up to 24 exchanges."""
+    """An endless stream of batches. With `long`, conversations have up to 24 exchanges; with
+    `finishing`, more of them have tools."""
     open_rows: list[list[tuple[list[int], list[float]]]] = []
     space: list[int] = []
     full: list[list[tuple[list[int], list[float]]]] = []
     chunk = 0
     while True:
         chunk += 1
-        items = _long(seed + chunk) if long else conversations(seed * 1_000_003 + chunk, _CHUNK)
+        if long:
+            items = _long(seed + chunk)
+        else:
+            items = conversations(seed * 1_000_003 + chunk, _CHUNK, finishing=finishing)
         for ids, weights in encoder.encode(list(items), seed + chunk):
             if len(ids) > length + 1:
                 continue

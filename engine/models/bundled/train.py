@@ -1,7 +1,7 @@
 # ruff: noqa: T201 - a command that talks to a person
 """Trains the bundled model from nothing: corpus, tokenizer, network, export.
 
-    python -m engine.models.bundled.train --out DIR --steps 6000 --seed 1
+    python -m engine.models.bundled.train --out DIR --seed 1
 
 The same seed, step count, process count and library versions give the same weights.
 """
@@ -12,7 +12,6 @@ import argparse
 import copy
 import functools
 import json
-import math
 import time
 from pathlib import Path
 
@@ -36,6 +35,9 @@ COPY_ROWS, COPY_UNTIL = 1, 0.15
 LONG_ROWS, LONG_LENGTH = 2, 2048
 LONG_SHARE = 0.05
 WARM_UP, DECAY_FROM = 0.02, 0.3
+# A second, shorter schedule, on conversations that have tools more often.
+FINISH_RATE = 0.4
+FINISH_LONG_EVERY = 12
 TOKENIZER_CONVERSATIONS = 30_000
 # Exported weights are a running mean over about this many steps: less noisy than the last ones.
 AVERAGED_STEPS = 60
@@ -85,6 +87,11 @@ def schedule(progress: float) -> float:
     return max(0.01, 1.0 - (progress - DECAY_FROM) / (1.0 - DECAY_FROM))
 
 
+def finishing_schedule(progress: float) -> float:
+    """The same for the finishing steps: linear to almost zero."""
+    return max(0.01, FINISH_RATE * (1.0 - progress))
+
+
 def export(model: Llama, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes the Hugging Face folder: float16 weights, configuration, tokenizer, template."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,12 +114,11 @@ def train(
     out: Path,
     steps: int,
     seed: int,
-    minutes: float = math.inf,
+    finish: int = 0,
     export_every: int = 0,
     resume: Path | None = None,
 ) -> Llama:
-    """Trains and exports. `minutes` shortens the schedule to a wall-clock budget, which makes
-    the result depend on the machine; leave it out to reproduce a run."""
+    """Trains for `steps` and `finish` further steps, and exports."""
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if resume:
@@ -140,28 +146,33 @@ def train(
     pool = np.concatenate((frequent[frequent > 8], np.arange(9, model.shape.vocabulary)))
     copying = copies(seed + step, COPY_ROWS, LENGTH, pool)
     long = batches(encoder, seed + step, LONG_ROWS, LONG_LENGTH, long=True)
+    # Seeds of their own, so that a run resumed where these begin equals one that went through.
+    last = batches(encoder, seed + steps, ROWS, LENGTH, finishing=True)
+    last_long = batches(encoder, seed + steps, LONG_ROWS, LONG_LENGTH, long=True)
     if not workers.rank():
         size = sum(p.numel() for p in model.parameters())
         print(f"{size:,} parameters on {workers.count()} x {device}", flush=True)
-    while step < steps:
-        # The mean of all clocks, so that every process takes the same decision.
-        elapsed = float(workers.total(torch.tensor(time.monotonic() - begin))) / workers.count()
-        progress = max(step / steps, elapsed / 60 / minutes)
-        if progress >= 1:
-            break
-        if progress < COPY_UNTIL:
-            batch = joined(next(plain), next(copying))
+    while step < steps + finish:
+        if step >= steps:
+            rate = finishing_schedule((step - steps) / finish)
+            batch = next(last_long if step % FINISH_LONG_EVERY == 0 else last)
         else:
-            batch = next(long if progress > 1 - LONG_SHARE else short)
-        loss = learn(model, optimizer, batch, device, schedule(progress))
+            progress = step / steps
+            rate = schedule(progress)
+            if progress < COPY_UNTIL:
+                batch = joined(next(plain), next(copying))
+            else:
+                batch = next(long if progress > 1 - LONG_SHARE else short)
+        loss = learn(model, optimizer, batch, device, rate)
         step += 1
         tokens += batch.ids.size
         mean = 0.95 * mean + 0.05 * loss if mean else loss
         average(averaged, model, 1 / min(step, AVERAGED_STEPS))
         if workers.rank():
             continue
+        elapsed = time.monotonic() - begin
         if step % 20 == 1:
-            print(f"step {step} progress {progress:.3f} loss {mean:.4f} {tokens / 1e6:.2f}M "
+            print(f"step {step} rate {rate:.3f} loss {mean:.4f} {tokens / 1e6:.2f}M "
                   f"tokens {tokens / elapsed:.0f}/s", flush=True)  # fmt: skip
         if export_every and step % export_every == 0:
             export(averaged, tokenizer, out)
@@ -185,7 +196,7 @@ def average(averaged: Llama, model: Llama, weight: float) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    train(options.out, options.steps, options.seed, options.minutes, options.export_every,
+    train(options.out, options.steps, options.seed, options.finish, options.export_every,
           options.resume)  # fmt: skip
 
 
@@ -194,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the bundled tiny chat model.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--minutes", type=float, default=math.inf, help="wall-clock budget")
+    parser.add_argument("--finish", type=int, default=1400, help="further steps, more tools")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2, help="one per core; 1 with a GPU")
     parser.add_argument("--export-every", type=int, default=0, help="steps between exports")

@@ -52,17 +52,21 @@ _PLAIN: tuple[tuple[float, Callable[[Source], Segment]], ...] = (
 )
 
 
-def conversations(seed: int, count: int, turns: int | None = None) -> Iterator[Conversation]:
+def conversations(
+    seed: int, count: int, turns: int | None = None, *, finishing: bool = False
+) -> Iterator[Conversation]:
     """`count` training conversations; `turns` fixes their length (in exchanges)."""
     source = Source(random.Random(seed), TRAIN_BANK)  # noqa: S311
     for _ in range(count):
-        yield conversation(source, turns)
+        yield conversation(source, turns, finishing=finishing)
 
 
-def conversation(source: Source, turns: int | None = None) -> Conversation:
-    """One training conversation of a random kind."""
+def conversation(
+    source: Source, turns: int | None = None, *, finishing: bool = False
+) -> Conversation:
+    """One training conversation of a random kind; `finishing` ones have tools more often."""
     length = turns or source.pick((1, 1, 1, 2, 2, 3, 4))
-    build = source.pick(_KINDS)
+    build = source.pick(_FINISHING_KINDS if finishing else _KINDS)
     return build(source, length)
 
 
@@ -186,3 +190,5 @@ _KINDS = (
     _json_mode,
     *(_tools,) * 5,
 )
+# Choosing among tools is learnt last and from the most examples.
+_FINISHING_KINDS = (*_KINDS, *(_tools,) * 15)
