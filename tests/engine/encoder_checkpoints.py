@@ -119,7 +119,12 @@ def write_extras(folder: Path, *, pooling: str | None, normalize: bool, **config
     (folder / "modules.json").write_text(
         json.dumps(
             [
-                {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"s.{kind}"}
+                {
+                    "idx": i,
+                    "name": str(i),
+                    "path": f"{i}_{kind}" if i else "",
+                    "type": f"sentence_transformers.models.{kind}",
+                }
                 for i, kind in enumerate(modules)
             ]
         )
