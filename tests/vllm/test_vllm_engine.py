@@ -194,7 +194,12 @@ async def test_a_resumed_generation_goes_on_where_it_was(engine: VllmEngine) -> 
     whole = await one(engine, request(prompt(20), 40, ignore_eos=True, frequency_penalty=0.8))
     done = tuple(whole.token_ids[:15])
     sent = len(engine.info.tokenizer.decode(list(done[:9])))
-    stop = whole.text[-6:-3]
+    text = whole.text
+    known = len(engine.info.tokenizer.decode(list(done)))
+    # Had the stop come earlier, the generation would have ended there.
+    stop = next(
+        text[i : i + 3] for i in range(known, len(text)) if text.index(text[i : i + 3]) == i
+    )
     output = await one(
         engine,
         request(
