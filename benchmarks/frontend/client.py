@@ -10,15 +10,13 @@ import json
 import re
 import selectors
 import socket
-import sys
 import time
-import traceback
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from benchmarks.workers.http_load import usage_of, words
-from benchmarks.workers.wire import lines, open_channel
+from benchmarks.workers.wire import open_channel, serve_commands
 
 _TEXT = re.compile(rb'"content": ?"[^"]')
 _END = b"0\r\n\r\n"
@@ -135,15 +133,7 @@ def run(command: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer commands until told to quit."""
-    channel = open_channel()
-    channel.write('{"ready": true, "info": {}}\n')
-    for command in lines(sys.stdin):
-        try:
-            answer = run(command)
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        channel.write(json.dumps(answer) + "\n")
+    serve_commands(run, {}, open_channel())
 
 
 if __name__ == "__main__":

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import selectors
 import socket
-import sys
 import time
-import traceback
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from benchmarks.workers.wire import lines, open_channel
+from benchmarks.workers.wire import open_channel, serve_commands
 
 END = b"data: [DONE]"
 
@@ -116,15 +114,7 @@ def run_batch(command: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer commands over the same protocol as the engines' workers."""
-    channel = open_channel()
-    channel.write('{"ready": true, "info": {}}\n')
-    for command in lines(sys.stdin):
-        try:
-            answer = run_batch(command)
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        channel.write(json.dumps(answer) + "\n")
+    serve_commands(run_batch, {}, open_channel())
 
 
 if __name__ == "__main__":

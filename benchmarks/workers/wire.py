@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, TextIO
@@ -100,18 +100,25 @@ def lines(stream: TextIO) -> Iterator[dict[str, Any]]:
 
 def serve(target: Target, channel: TextIO) -> None:
     """Announce the target, then answer commands until told to quit."""
+    try:
+        serve_commands(lambda command: answer(target, command), target.info(), channel)
+    finally:
+        target.close()
+
+
+def serve_commands(
+    run: Callable[[dict[str, Any]], dict[str, Any]], info: dict[str, Any], channel: TextIO
+) -> None:
+    """The same for anything that carries out commands."""
 
     def say(message: dict[str, Any]) -> None:
         channel.write(json.dumps(message) + "\n")
         channel.flush()
 
-    say({"ready": True, "info": target.info()})
-    try:
-        for command in lines(sys.stdin):
-            try:
-                say(answer(target, command))
-            except Exception as error:
-                traceback.print_exc()
-                say({"error": f"{type(error).__name__}: {error}"})
-    finally:
-        target.close()
+    say({"ready": True, "info": info})
+    for command in lines(sys.stdin):
+        try:
+            say(run(command))
+        except Exception as error:
+            traceback.print_exc()
+            say({"error": f"{type(error).__name__}: {error}"})

@@ -93,22 +93,50 @@ def convert(
     checkpoint: Checkpoint, precision: Precision, cache_dir: Path, label: str, progress: Progress
 ) -> Path:
     """Convert a checked checkpoint unless the cache holds it; see ``prepare``."""
+
+    def digest(fingerprints: Path) -> str:
+        return fingerprint(checkpoint.folder, fingerprints)
+
+    def export(made: Path) -> None:
+        run_export(checkpoint.folder, made, precision, label, progress)
+
+    return cached(checkpoint, precision, cache_dir, label, progress, digest, export, MANIFEST_NAME)
+
+
+def cached(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    cache_dir: Path,
+    label: str,
+    progress: Progress,
+    digest: Callable[[Path], str],
+    export: Callable[[Path], None],
+    manifest: str,
+) -> Path:
+    """The cache's folder for a checkpoint, exported unless it is there and complete.
+
+    Args:
+        digest: of everything the result follows from, in hexadecimal; given the file in which
+            fingerprints of checkpoints are remembered.
+        export: writes the model into a new folder.
+        manifest: the file that a complete model has.
+    """
     store = cache_dir / "onnx"
     try:
         store.mkdir(parents=True, exist_ok=True)
         progress("looking for a converted copy", None)
-        digest = fingerprint(checkpoint.folder, store / "fingerprints.json")
+        found = digest(store / "fingerprints.json")
     except OSError as error:
         raise EngineStartError(
             f"the model cache {cache_dir} cannot be used ({error}): set MODEL_CACHE_DIR to a "
             "folder that this user can write to"
         ) from error
-    target = store / f"{label.replace('/', '--')}-{precision}-{digest[:16]}"
-    if (target / MANIFEST_NAME).is_file():
+    target = store / f"{label.replace('/', '--')}-{precision}-{found[:16]}"
+    if (target / manifest).is_file():
         return target
     require_convert_extra()
     with only_one(target.with_suffix(".lock"), progress):
-        if (target / MANIFEST_NAME).is_file():
+        if (target / manifest).is_file():
             return target
         require_space(
             store,
@@ -116,7 +144,7 @@ def convert(
             f"converting {label}",
         )
         with scratch_folder(store, target.name) as scratch:
-            run_export(checkpoint.folder, scratch / "model", precision, label, progress)
+            export(scratch / "model")
             if target.exists():  # an interrupted removal by hand: never a whole model
                 shutil.rmtree(target)
             os.replace(scratch / "model", target)

@@ -6,21 +6,12 @@ The cache and its rules are those of ``engine.models.convert``.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 from engine.base import EngineStartError
 from engine.config import EngineConfig
-from engine.models.convert import (
-    EXPORT_BYTES,
-    VARIANT_BYTES,
-    Progress,
-    only_one,
-    run_export,
-    scratch_folder,
-)
-from engine.models.find import Checkpoint, inspect, require_convert_extra, require_space
+from engine.models.convert import Progress, cached, run_export
+from engine.models.find import Checkpoint, inspect
 from engine.models.fingerprint import file_digest, fingerprint
 from engine.onnx.prepared import Precision
 from engine.onnx_encoder.families import FAMILIES
@@ -58,36 +49,14 @@ def convert_encoder(
     checkpoint: Checkpoint, precision: Precision, cache_dir: Path, label: str, progress: Progress
 ) -> Path:
     """Export a checked checkpoint unless the cache holds it."""
-    store = cache_dir / "onnx"
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        progress("looking for a converted copy", None)
-        digest = hashlib.sha256(
-            f"{VERSION}{fingerprint(checkpoint.folder, store / 'fingerprints.json')}".encode()
-        )
+
+    def digest(fingerprints: Path) -> str:
+        found = hashlib.sha256(f"{VERSION}{fingerprint(checkpoint.folder, fingerprints)}".encode())
         for path in sorted(checkpoint.folder.glob("*/config.json")):  # how the model pools
-            digest.update(f"{path.parent.name}\0{file_digest(path)}\0".encode())
-    except OSError as error:
-        raise EngineStartError(
-            f"the model cache {cache_dir} cannot be used ({error}): set MODEL_CACHE_DIR to a "
-            "folder that this user can write to"
-        ) from error
-    target = store / f"{label}-{precision}-{digest.hexdigest()[:16]}"
-    if (target / MANIFEST_NAME).is_file():
-        return target
-    require_convert_extra()
-    with only_one(target.with_suffix(".lock"), progress):
-        if (target / MANIFEST_NAME).is_file():
-            return target
-        require_space(
-            store,
-            int(checkpoint.parameters * (EXPORT_BYTES + VARIANT_BYTES[precision])) + 2**26,
-            f"converting {label}",
-        )
-        with scratch_folder(store, target.name) as scratch:
-            made = scratch / "model"
-            run_export(checkpoint.folder, made, precision, label, progress, EXPORTER)
-            if target.exists():  # an interrupted removal by hand: never a whole model
-                shutil.rmtree(target)
-            os.replace(made, target)
-    return target
+            found.update(f"{path.parent.name}\0{file_digest(path)}\0".encode())
+        return found.hexdigest()
+
+    def export(made: Path) -> None:
+        run_export(checkpoint.folder, made, precision, label, progress, EXPORTER)
+
+    return cached(checkpoint, precision, cache_dir, label, progress, digest, export, MANIFEST_NAME)

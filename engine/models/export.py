@@ -17,6 +17,7 @@ import runpy
 import shutil
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -212,12 +213,12 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def main() -> int:
-    """Run as a process; see the module's text."""
+def main(run: Callable[[Path, Path, Precision, str], None]) -> int:
+    """Run an exporter as a process; see the module's text."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     source, out, precision, label = sys.argv[1:]
     try:
-        export(Path(source), Path(out), cast("Precision", precision), label)
+        run(Path(source), Path(out), cast("Precision", precision), label)
     except ExportError as error:
         sys.stdout.write(f"@error {' '.join(str(error).split())}\n")
         return 1
@@ -225,4 +226,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(export))

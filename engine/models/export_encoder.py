@@ -11,15 +11,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import threading
 import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from engine.models.export import ExportError, end_with_parent, save, tell
+from engine.models.export import ExportError, main, save, tell
 from engine.models.quantize import quantize
 from engine.onnx.prepared import Precision
 from engine.onnx_encoder.layout import (
@@ -180,17 +179,5 @@ def distance(folder: Path, prompts: list[np.ndarray], wanted: np.ndarray) -> flo
     return float(np.linalg.norm(got - wanted, axis=1).max())
 
 
-def main() -> int:
-    """Run as a process; see the module's text."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    source, out, precision, label = sys.argv[1:]
-    try:
-        export(Path(source), Path(out), cast("Precision", precision), label)
-    except ExportError as error:
-        sys.stdout.write(f"@error {' '.join(str(error).split())}\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(export))

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.base import (
     Capabilities,
     Delta,
-    EngineDead,
-    EngineError,
     EngineOverloaded,
     EngineStartError,
-    EngineState,
     GenerateRequest,
     Load,
     ModelInfo,
-    Progress,
     RequestRejected,
 )
 from engine.checks import check_request
 from engine.config import EngineConfig
 from engine.detokenize import Detokenizer
+from engine.life import ThreadedEngine
 from engine.mailbox import Mailbox
 from engine.onnx.hardware import physical_cores
 from engine.onnx.kv_budget import kv_tokens
@@ -74,7 +69,7 @@ class _Loaded:
     grammars: GrammarCompiler | None
 
 
-class OnnxEngine:
+class OnnxEngine(ThreadedEngine[_Loaded, EngineLoop]):
     """Serves one model on CPU with continuous batching.
 
     Args:
@@ -84,51 +79,19 @@ class OnnxEngine:
     """
 
     def __init__(self, config: EngineConfig, folder: Path | None = None) -> None:
+        super().__init__()
         self._config = config
         self._folder = folder
-        self._progress = Progress("created", "not started")
-        self._loaded: _Loaded | None = None
-        self._loop: EngineLoop | None = None
-        self._event_loop: asyncio.AbstractEventLoop | None = None
         self._submitted = 0
         self._arrivals = itertools.count()
 
-    @property
-    def info(self) -> ModelInfo:
-        if self._loaded is None:
-            raise EngineError("the engine has not started")
-        return self._loaded.info
-
-    @property
-    def progress(self) -> Progress:
-        return self._progress
-
-    async def start(self) -> None:
-        if self._progress.state != "created":
-            raise EngineStartError(
-                f"this engine is {self._progress.state}: an engine starts once, build a new one"
-            )
-        self._event_loop = asyncio.get_running_loop()
-        self._report("loading", "looking for the model", 0.0)
-        try:
-            loaded, stepper = await asyncio.to_thread(self._load)
-        except BaseException:
-            self._report("stopped", "the start failed")
-            raise
-        if self._is("stopped"):
-            raise EngineStartError("the engine was stopped while it loaded")
-        self._loaded = loaded
-        self._loop = EngineLoop(stepper, deliver=self._deliver, on_death=self._die)
-        self._loop.start()
-        self._report("ready", "ready", 1.0)
-
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
-        loop, loaded = self._admit(request)
+        loaded, loop = self._admit(request)
         grammar = None
         structured = request.sampling.structured
         if structured is not None and loaded.grammars is not None:
             grammar = await loaded.grammars.prepare(structured)
-            loop, loaded = self._admit(request)  # much may have changed meanwhile
+            loaded, loop = self._admit(request)  # much may have changed meanwhile
         mailbox = Mailbox()
         job = Job(request, mailbox, arrival=next(self._arrivals))
         eos_token_ids = loaded.info.eos_token_ids
@@ -148,40 +111,18 @@ class OnnxEngine:
                 loop.abort(job)
 
     def load(self) -> Load:
-        if self._loop is None or self._is("dead"):
+        if self._worker is None or self._is("dead"):
             return Load(0, 0, 0, 0, self._config.max_num_seqs)
-        snapshot = self._loop.snapshot
+        snapshot = self._worker.snapshot
         on_the_way = self._submitted - snapshot.submitted
         if not on_the_way:
             return snapshot.load
         return replace(snapshot.load, waiting=snapshot.load.waiting + on_the_way)
 
-    async def check_health(self) -> None:
-        self._raise_if_dead()
-        if self._is("stopped"):
-            raise EngineDead("the engine is stopped")
-
-    async def stop(self, drain_s: float) -> None:
-        loop = self._loop
-        if loop is not None:
-            if self._is("ready"):
-                self._report("draining", "letting running requests finish")
-            loop.drain()
-            await asyncio.to_thread(loop.join, drain_s)
-            loop.end()
-            await asyncio.to_thread(loop.join)
-            self._loop = None
-        if not self._is("dead"):
-            self._report("stopped", "stopped")
-
-    def _admit(self, request: GenerateRequest) -> tuple[EngineLoop, _Loaded]:
+    def _admit(self, request: GenerateRequest) -> tuple[_Loaded, EngineLoop]:
         """Refuse what cannot or must not be taken on."""
-        self._raise_if_dead()
-        if self._loaded is None:
-            raise EngineError("the engine has not started")
-        if self._loop is None or not self._is("ready"):
-            raise EngineDead("the engine is stopping and takes no new requests")
-        check_request(request, self._loaded.info)
+        loaded, loop = self._running()
+        check_request(request, loaded.info)
         load = self.load()
         needed = blocks_for(len(request.prompt_ids) + max(0, request.sampling.max_tokens - 1))
         if needed * BLOCK > load.kv_total:
@@ -193,46 +134,22 @@ class OnnxEngine:
         free_seats = max(0, load.max_running - load.running)
         if load.waiting >= self._config.max_waiting + free_seats:
             raise EngineOverloaded(f"{load.waiting} requests are waiting already")
-        return self._loop, self._loaded
-
-    def _raise_if_dead(self) -> None:
-        if self._is("dead"):
-            raise EngineDead("the engine died")
-
-    def _is(self, state: EngineState) -> bool:
-        return self._progress.state == state
+        return loaded, loop
 
     def _deliver(self, outputs: list[Output]) -> None:
         assert self._event_loop is not None
         try:
             self._event_loop.call_soon_threadsafe(_put_all, outputs)
         except RuntimeError:  # the event loop is closed: nobody is left to serve
-            if self._loop is not None:
-                self._loop.end()
-
-    def _die(self) -> None:
-        self._report("dead", "the engine died; its log says why")
-
-    def _report(self, state: EngineState, stage: str, fraction: float | None = None) -> None:
-        self._progress = Progress(state, stage, fraction)
-
-    def _tell(self, stage: str, fraction: float | None) -> None:
-        """Report progress from the loading thread."""
-
-        def report() -> None:
-            if self._is("loading"):
-                self._report("loading", stage, fraction)
-
-        assert self._event_loop is not None
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens
-            self._event_loop.call_soon_threadsafe(report)
+            if self._worker is not None:
+                self._worker.end()
 
     def _prepare(self) -> Path:
         from engine.models.convert import prepare
 
         return prepare(self._config.model, self._config.precision, self._config, self._tell)
 
-    def _load(self) -> tuple[_Loaded, Stepper]:
+    def _load(self) -> tuple[_Loaded, Callable[[], EngineLoop]]:
         config = self._config
         options = read_options(OnnxOptions, config.options)
         if config.itl_ratio <= 1:
@@ -242,12 +159,13 @@ class OnnxEngine:
         model = PreparedModel.read(self._folder or self._prepare())
         self._tell("loading the weights", 0.2)
         try:
-            return self._build(model, options)
+            loaded, stepper = self._build(model, options)
         except (MemoryError, OSError) as error:
             raise EngineStartError(
                 f"there is not enough memory for {model.folder} ({error}): lower MAX_MODEL_LEN, "
                 "MAX_NUM_SEQS or ONNX_PREFIX_CACHE_TOKENS"
             ) from error
+        return loaded, lambda: EngineLoop(stepper, deliver=self._deliver, on_death=self._die)
 
     def _build(self, model: PreparedModel, options: OnnxOptions) -> tuple[_Loaded, Stepper]:
         config = self._config

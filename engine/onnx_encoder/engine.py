@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,18 +18,15 @@ from engine.base import (
     Embeddings,
     EmbeddingSpace,
     EmbedRequest,
-    EngineDead,
-    EngineError,
     EngineStartError,
-    EngineState,
     GenerateRequest,
     Load,
     ModelInfo,
-    Progress,
     RequestRejected,
 )
 from engine.checks import check_embed_request, check_request
 from engine.config import EngineConfig
+from engine.life import ThreadedEngine
 from engine.onnx.hardware import physical_cores
 from engine.onnx_encoder.batcher import MAX_ROWS, Batcher, Job
 from engine.onnx_encoder.layout import EncoderModel
@@ -70,10 +67,9 @@ class EncoderOptions:
 class _Loaded:
     info: ModelInfo
     session: EncoderSession
-    options: EncoderOptions
 
 
-class OnnxEncoderEngine:
+class OnnxEncoderEngine(ThreadedEngine[_Loaded, Batcher]):
     """Serves one embedding model on CPU with dynamic batching.
 
     Args:
@@ -82,67 +78,28 @@ class OnnxEncoderEngine:
     """
 
     def __init__(self, config: EngineConfig, checkpoint: Path | None = None) -> None:
+        super().__init__()
         self._config = config
         self._checkpoint = checkpoint or Path(config.model).expanduser().resolve()
-        self._progress = Progress("created", "not started")
-        self._loaded: _Loaded | None = None
-        self._batcher: Batcher | None = None
-        self._event_loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def info(self) -> ModelInfo:
-        if self._loaded is None:
-            raise EngineError("the engine has not started")
-        return self._loaded.info
-
-    @property
-    def progress(self) -> Progress:
-        return self._progress
-
-    async def start(self) -> None:
-        if self._progress.state != "created":
-            raise EngineStartError(
-                f"this engine is {self._progress.state}: an engine starts once, build a new one"
-            )
-        self._event_loop = asyncio.get_running_loop()
-        self._report("loading", "looking for the model", 0.0)
-        try:
-            loaded = await asyncio.to_thread(self._load)
-        except BaseException:
-            self._report("stopped", "the start failed")
-            raise
-        if self._is("stopped"):
-            raise EngineStartError("the engine was stopped while it loaded")
-        self._loaded = loaded
-        self._batcher = Batcher(
-            loaded.session.run,
-            max_batch_tokens=loaded.options.max_batch_tokens,
-            max_waiting=self._config.max_waiting,
-            max_waiting_tokens=loaded.options.max_waiting_tokens,
-            on_death=self._die,
-        )
-        self._batcher.start()
-        self._report("ready", "ready", 1.0)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Refuses every request: an encoder generates nothing."""
-        self._running_batcher()
-        check_request(request, self.info)
+        loaded, _ = self._running()
+        check_request(request, loaded.info)
         nothing: tuple[Delta, ...] = ()
         for delta in nothing:
             yield delta
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        batcher = self._running_batcher()
-        assert self._loaded is not None
-        info = self._loaded.info
+        loaded, batcher = self._running()
+        info = loaded.info
         if sum(map(len, request.prompts)) > CHECKED_INLINE:
             prompts = await asyncio.to_thread(_checked, request, info)
         else:
             prompts = _checked(request, info)
         assert info.embedding is not None
         normalize = info.embedding.normalized if request.normalize is None else request.normalize
-        if info.embedding.normalized and not normalize and not self._loaded.session.pools:
+        if info.embedding.normalized and not normalize and not loaded.session.pools:
             raise RequestRejected("this model's graph normalises by itself", param="use_activation")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Embeddings] = loop.create_future()
@@ -167,59 +124,11 @@ class OnnxEncoderEngine:
             raise
 
     def load(self) -> Load:
-        batcher = self._batcher
+        batcher = self._worker
         if batcher is None or self._is("dead"):
             return Load(0, 0, 0, 0, MAX_ROWS)
         waiting, running = batcher.counts()
         return Load(waiting, running, 0, 0, MAX_ROWS)
-
-    async def check_health(self) -> None:
-        if self._is("dead"):
-            raise EngineDead("the engine died")
-        if self._is("stopped"):
-            raise EngineDead("the engine is stopped")
-
-    async def stop(self, drain_s: float) -> None:
-        batcher = self._batcher
-        if batcher is not None:
-            if self._is("ready"):
-                self._report("draining", "letting running requests finish")
-            batcher.drain()
-            await asyncio.to_thread(batcher.join, drain_s)
-            batcher.end()
-            await asyncio.to_thread(batcher.join)
-            self._batcher = None
-        if not self._is("dead"):
-            self._report("stopped", "stopped")
-
-    def _running_batcher(self) -> Batcher:
-        if self._is("dead"):
-            raise EngineDead("the engine died")
-        if self._loaded is None:
-            raise EngineError("the engine has not started")
-        if self._batcher is None or not self._is("ready"):
-            raise EngineDead("the engine is stopping and takes no new requests")
-        return self._batcher
-
-    def _is(self, state: EngineState) -> bool:
-        return self._progress.state == state
-
-    def _die(self) -> None:
-        self._report("dead", "the engine died; its log says why")
-
-    def _report(self, state: EngineState, stage: str, fraction: float | None = None) -> None:
-        self._progress = Progress(state, stage, fraction)
-
-    def _tell(self, stage: str, fraction: float | None) -> None:
-        """Report progress from the loading thread."""
-
-        def report() -> None:
-            if self._is("loading"):
-                self._report("loading", stage, fraction)
-
-        assert self._event_loop is not None
-        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody listens
-            self._event_loop.call_soon_threadsafe(report)
 
     def _prepare(self) -> Path:
         from engine.models.convert_encoder import prepare_encoder
@@ -227,7 +136,7 @@ class OnnxEncoderEngine:
         label = self._config.names[0].replace("/", "--")
         return prepare_encoder(self._checkpoint, label, self._config, self._tell)
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> tuple[_Loaded, Callable[[], Batcher]]:
         options = read_options(EncoderOptions, self._config.options)
         model = EncoderModel.read(self._prepare())
         self._tell("loading the weights", 0.5)
@@ -248,7 +157,17 @@ class OnnxEncoderEngine:
         space = replace(model.space, dimension=dimension)
         if options.matryoshka and space.shortened is not None and not space.shortened:
             space = replace(space, shortened=None)
-        return _Loaded(_model_info(model, self._config, space), session, options)
+
+        def batcher() -> Batcher:
+            return Batcher(
+                session.run,
+                max_batch_tokens=options.max_batch_tokens,
+                max_waiting=self._config.max_waiting,
+                max_waiting_tokens=options.max_waiting_tokens,
+                on_death=self._die,
+            )
+
+        return _Loaded(_model_info(model, self._config, space), session), batcher
 
 
 def _checked(request: EmbedRequest, info: ModelInfo) -> list[NDArray[np.int32]]:

@@ -84,5 +84,5 @@ class OnnxFactory:
 
     def _stepper(self, engine: Engine) -> Any:
         assert isinstance(engine, OnnxEngine)
-        assert engine._loop is not None
-        return engine._loop._stepper
+        assert engine._worker is not None
+        return engine._worker._stepper

@@ -75,7 +75,7 @@ class Gate:
     """Holds the engine's thread before its next batch."""
 
     def __init__(self, engine: OnnxEncoderEngine) -> None:
-        batcher = engine._batcher
+        batcher = engine._worker
         assert batcher is not None
         run = batcher._run_batch
         self.open = threading.Event()
@@ -188,9 +188,9 @@ async def test_cancelling_frees_the_queue_at_once(start: Start) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert (engine.load().waiting, engine.load().running) == (0, 0)
-    assert engine._batcher is not None
-    assert engine._batcher._waiting_tokens == 0
-    assert not any(engine._batcher._buckets)
+    assert engine._worker is not None
+    assert engine._worker._waiting_tokens == 0
+    assert not any(engine._worker._buckets)
     gate.open.set()
     assert right(await vectors(engine, PROMPTS))
     assert gate.lengths[0] != gate.lengths[-1]
@@ -198,7 +198,7 @@ async def test_cancelling_frees_the_queue_at_once(start: Start) -> None:
 
 async def test_cancelling_ends_a_run_that_nobody_else_needs(start: Start, slow: Path) -> None:
     engine = await start(slow, options={"max_batch_tokens": 200_000})
-    batcher = engine._batcher
+    batcher = engine._worker
     assert batcher is not None
     run, ended = batcher._run_batch, []
 
@@ -235,12 +235,12 @@ async def test_the_event_loop_runs_on_while_the_model_does(start: Start, slow: P
 
 async def test_a_death_ends_every_request(start: Start) -> None:
     engine = await start()
-    assert engine._batcher is not None
+    assert engine._worker is not None
 
     def crash(*_: Any) -> Any:
         raise RuntimeError("killed by the test")
 
-    engine._batcher._run_batch = crash
+    engine._worker._run_batch = crash
     answers = await asyncio.gather(
         *(vectors(engine, PROMPTS) for _ in range(3)), return_exceptions=True
     )
@@ -267,7 +267,7 @@ async def test_stopping_without_patience_ends_them(start: Start) -> None:
     tasks = [asyncio.create_task(vectors(engine, PROMPTS)) for _ in range(2)]
     await gate.until_reached()
     stopping = asyncio.create_task(engine.stop(0))
-    await until(lambda: engine._batcher is not None and engine._batcher._ending)
+    await until(lambda: engine._worker is not None and engine._worker._ending)
     gate.open.set()
     await stopping
     for answer in await asyncio.gather(*tasks, return_exceptions=True):

@@ -57,7 +57,7 @@ async def test_preempted_choices_of_one_request(start_onnx: Any) -> None:
 
 async def test_choices_share_one_prefill(start_onnx: Any) -> None:
     engine = await start_onnx(prefix_cache_tokens=0)
-    session = engine._loop._stepper._session
+    session = engine._worker._stepper._session
     prefilled = []
     real = session.prefill
 
@@ -126,7 +126,7 @@ async def test_the_prompt_of_a_running_request_is_reused(start_onnx: Any) -> Non
 async def test_logits_that_are_not_finite_fail_one_request_only(start_onnx: Any) -> None:
     engine = await start_onnx()
     expected = await ask(engine, prompt(30), max_tokens=40)
-    session = engine._loop._stepper._session
+    session = engine._worker._stepper._session
     real = session.decode
     victim = prompt(30, salt=1)[-1]
 
@@ -192,7 +192,7 @@ async def test_running_streams_keep_their_rhythm_beside_a_long_prompt(
 
 async def worst_gap(engine: Any, salt: int) -> float:
     """The 99th percentile of the gaps beside three long prompts, in medians."""
-    stepper = engine._loop._stepper
+    stepper = engine._worker._stepper
     gaps: list[float] = []
     last = [0.0]
     real_decode = stepper.decode
