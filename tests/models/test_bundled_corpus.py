@@ -11,13 +11,13 @@ from typing import Any
 
 from engine.models.bundled import heldout
 from engine.models.bundled.corpus import exact, mix, words
+from engine.models.bundled.corpus.finishing_families import FINISHING_FAMILIES
 from engine.models.bundled.corpus.source import Source
 from engine.models.bundled.corpus.tool_families import (
     COMPOSED_ASKS,
     COMPOSED_SINGLE_ASKS,
     HELDOUT_COMPOSED_ASKS,
     HELDOUT_FAMILIES,
-    TRAIN_FAMILIES,
 )
 from engine.models.evaluate import SKILLS, EvalItem, is_correct
 
@@ -48,7 +48,7 @@ def test_templates_of_training_and_exam_are_disjoint() -> None:
 
 
 def test_tool_requests_of_training_and_exam_are_disjoint() -> None:
-    trained = {_normal(ask) for family in TRAIN_FAMILIES for ask in family.asks}
+    trained = {_normal(ask) for family in FINISHING_FAMILIES for ask in family.asks}
     trained |= {_normal(ask) for ask in (*COMPOSED_ASKS, *COMPOSED_SINGLE_ASKS)}
     examined = {_normal(ask) for family in HELDOUT_FAMILIES for ask in family.asks}
     examined |= {_normal(ask) for ask in HELDOUT_COMPOSED_ASKS}

@@ -35,7 +35,7 @@ COPY_ROWS, COPY_UNTIL = 1, 0.15
 LONG_ROWS, LONG_LENGTH = 2, 2048
 LONG_SHARE = 0.05
 WARM_UP, DECAY_FROM = 0.02, 0.3
-# A second, shorter schedule, on conversations that have tools more often.
+# A second, shorter schedule, on conversations that have tools more often, and harder ones.
 FINISH_RATE = 0.4
 FINISH_LONG_EVERY = 12
 TOKENIZER_CONVERSATIONS = 30_000
@@ -205,7 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the bundled tiny chat model.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--finish", type=int, default=1400, help="further steps, more tools")
+    parser.add_argument("--finish", type=int, default=2600, help="further steps: harder tools")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2, help="one per core; 1 with a GPU")
     parser.add_argument("--export-every", type=int, default=0, help="steps between exports")

@@ -146,7 +146,14 @@ def _json_mode(source: Source, length: int) -> Conversation:
 
 
 def _tools(source: Source, length: int) -> Conversation:
-    offered = tools.offer(source)
+    return _with_tools(source, length, tools.offer(source))
+
+
+def _harder_tools(source: Source, length: int) -> Conversation:
+    return _with_tools(source, length, tools.offer(source, finishing=True))
+
+
+def _with_tools(source: Source, length: int, offered: list[tools.Tool]) -> Conversation:
     segments: list[Segment] = []
     # Descriptions of tools are long, so several exchanges share them.
     for _ in range(min(length + 1, 4)):
@@ -191,4 +198,4 @@ _KINDS = (
     *(_tools,) * 5,
 )
 # Choosing among tools is learnt last and from the most examples.
-_FINISHING_KINDS = (*_KINDS, *(_tools,) * 15)
+_FINISHING_KINDS = (*_KINDS, *(_harder_tools,) * 18)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.models.bundled.corpus import words
+from engine.models.bundled.corpus.finishing_families import FINISHING_FAMILIES
 from engine.models.bundled.corpus.source import Segment, Source, fill, terms, turn
 from engine.models.bundled.corpus.tool_families import (
     COMPOSED_ASKS,
@@ -106,9 +107,16 @@ def _schema(name: str, description: str, params: dict[str, tuple[str, str]]) -> 
     return {"type": "function", "function": function}
 
 
-def _from_family(source: Source, family: Family) -> Tool:
+def _from_family(source: Source, family: Family, finishing: bool) -> Tool:
     params = {slot: (source.pick(names), kind) for slot, (names, kind) in family.params.items()}
     name = source.pick(family.names)
+    if finishing and source.chance(0.35):
+        # The name of a parameter stands in the schema; here it cannot be guessed from the tool.
+        used = source.rng.sample(PARAM_NAMES, len(params))
+        made = [words.made_up(source, 2) if source.chance(0.4) else param for param in used]
+        kinds = [kind for _, kind in params.values()]
+        params = {slot: (param, kind)
+                  for slot, param, kind in zip(params, made, kinds, strict=True)}  # fmt: skip
     if not source.heldout and source.chance(0.15):
         name = f"{name}_{words.made_up(source, 1)}"
     return Tool(_schema(name, family.description, params), params, family.asks, family.results)
@@ -140,17 +148,18 @@ def _composed(source: Source) -> Tool:
     return Tool(_schema(name, description, params), params, filled, results)
 
 
-def offer(source: Source) -> list[Tool]:
-    """One to three tools that differ in name and purpose."""
-    families = HELDOUT_FAMILIES if source.heldout else TRAIN_FAMILIES
+def offer(source: Source, *, finishing: bool = False) -> list[Tool]:
+    """One to three tools that differ in name and purpose; harder ones when `finishing`."""
+    families = FINISHING_FAMILIES if finishing else TRAIN_FAMILIES
+    families = HELDOUT_FAMILIES if source.heldout else families
     count = source.pick((1, 1, 2, 2, 3))
     tools = [
-        _composed(source) if source.chance(0.4) else _from_family(source, family)
+        _composed(source) if source.chance(0.4) else _from_family(source, family, finishing)
         for family in source.rng.sample(families, count)
     ]
     verbs = {tool.name for tool in tools}
     weather_twice = sum("weather" in name or "forecast" in name for name in verbs) > 1
-    return offer(source) if len(verbs) < count or weather_twice else tools
+    return offer(source, finishing=finishing) if len(verbs) < count or weather_twice else tools
 
 
 def call(source: Source, tool: Tool) -> Segment:
