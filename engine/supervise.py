@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from engine.base import (
     Delta,
@@ -19,9 +20,11 @@ from engine.base import (
     EngineError,
     EngineStartError,
     GenerateRequest,
+    ImageRenderer,
     Load,
     ModelInfo,
     Progress,
+    RenderedImages,
     RequestRejected,
 )
 
@@ -59,10 +62,14 @@ class SupervisedEngine:
         name: for logs and metrics.
         make: builds a fresh, unstarted engine.
         backoff: how long to wait between restarts.
+
+    Attributes:
+        held_back: requests that wait for this engine elsewhere; its load counts them.
     """
 
     def __init__(self, name: str, make: Callable[[], Engine], backoff: Backoff | None = None):
         self.name = name
+        self.held_back = 0
         self.restarts = 0
         self.last_error: str | None = None
         self._make = make
@@ -113,41 +120,73 @@ class SupervisedEngine:
             self._watch = asyncio.create_task(self._run(), name=f"supervise {self.name}")
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
-        if not self.ready:
-            raise EngineDead(f"{self.name} is not running")
-        source = self._engine.generate(request)
+        engine = self.running()
+        source = engine.generate(request)
         try:
             async for delta in source:
                 yield delta
         except EngineDead as error:
-            self._note_death(error)
+            self.note_death(engine, error)
             raise
         finally:
             await source.aclose()
 
-    async def embed(self, request: EmbedRequest) -> Embeddings:
-        """The ``embed`` of the engine, where it is an ``engine.base.Embedder``."""
+    def running(self) -> Engine:
+        """The engine that runs now, for whoever tells ``note_death`` of its EngineDead: that
+        saves a layer per delta. Raises EngineDead."""
         if not self.ready:
             raise EngineDead(f"{self.name} is not running")
-        engine = self._engine
+        return self._engine
+
+    def note_death(self, engine: Engine, error: EngineDead) -> None:
+        """Restart, if it is the running engine that has died. A slow consumer may learn of a
+        death long after the restart."""
+        if engine is self._engine and not self._died.is_set():
+            self.last_error = str(error)
+            self._ready.clear()
+            self._died.set()
+            log.error("engine died", extra={"engine": self.name, "cause": str(error)})
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """The ``embed`` of the engine, where it is an ``engine.base.Embedder``."""
+        engine = self.running()
         if not isinstance(engine, Embedder):
             raise RequestRejected("this model makes no embeddings", param="model")
         try:
             return await engine.embed(request)
         except EngineDead as error:
-            self._note_death(error)
+            self.note_death(engine, error)
+            raise
+
+    async def render_images(
+        self, prompt_ids: Sequence[int], images: Sequence[Any]
+    ) -> RenderedImages:
+        """The ``render_images`` of the engine, where it is an ``engine.base.ImageRenderer``."""
+        engine = self.running()
+        if not isinstance(engine, ImageRenderer):
+            raise RequestRejected("this model takes no images", param="messages")
+        try:
+            return await engine.render_images(prompt_ids, images)
+        except EngineDead as error:
+            self.note_death(engine, error)
             raise
 
     def load(self) -> Load:
-        return self._engine.load() if self.ready else Load(0, 0, 0, 0, 0)
+        if not self.ready:
+            return Load(0, 0, 0, 0, 0)
+        load = self._engine.load()
+        if not self.held_back:
+            return load
+        return replace(load, waiting=load.waiting + self.held_back)
 
     async def check_health(self) -> None:
         if not self.ready:
             raise EngineDead(self.last_error or f"{self.name} is not running")
+        engine = self._engine
         try:
-            await self._engine.check_health()
+            await engine.check_health()
         except EngineDead as error:
-            self._note_death(error)
+            self.note_death(engine, error)
             raise
 
     async def wait_ready(self, timeout_s: float) -> bool:
@@ -172,13 +211,6 @@ class SupervisedEngine:
         self.last_error = None
         self._died.clear()
         self._ready.set()
-
-    def _note_death(self, error: EngineDead) -> None:
-        if not self._died.is_set():
-            self.last_error = str(error)
-            self._ready.clear()
-            self._died.set()
-            log.error("engine died", extra={"engine": self.name, "cause": str(error)})
 
     async def _run(self) -> None:
         failures = 0

@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from gateway import __version__
-from gateway.api import health, models, operations
+from gateway.api import admin, admin_config, admin_usage, health, models, operations
 from gateway.api.batches import mount_batches
 from gateway.api.chat import ChatCompletions
 from gateway.api.completions import Completions
@@ -28,12 +28,14 @@ from gateway.errors import (
     answer,
 )
 from gateway.http.edge import OPEN_PATHS, Edge, HotHandler
+from gateway.http.guard import guard_routes
 from gateway.state import GatewayState
 from gateway.telemetry.logging import REQUEST_ID
 
 
 def build_app(state: GatewayState) -> Edge:
-    """The application that uvicorn runs."""
+    """The application that uvicorn runs; with ADMIN_PORT it leaves the operators' routes to
+    ``admin_side``."""
     pages = frozenset(route.path for route in page_routes(state))
     hot: dict[str, HotHandler] = {
         "/v1/chat/completions": ChatCompletions(state),
@@ -51,7 +53,30 @@ def build_app(state: GatewayState) -> Edge:
     cold = build_cold_app(state)
     mount_responses(state, hot, cold)
     mount_batches(state, hot, cold)
-    return Edge(state, hot, cold, OPEN_PATHS | pages)
+    guard_routes(cold.routes, OPEN_PATHS | pages, state.keyring)
+    own_port = state.settings.admin_port is None
+    serves = everything if own_port else for_callers
+    return Edge(state, hot, cold, OPEN_PATHS | pages, serves)
+
+
+def admin_side(state: GatewayState, app: Edge) -> Edge:
+    """What ADMIN_PORT serves of an application."""
+    return Edge(state, {}, app.cold, OPEN_PATHS, for_operators)
+
+
+def everything(_: str) -> bool:
+    """One port serves all."""
+    return True
+
+
+def for_callers(path: str) -> bool:
+    """What stays on PORT beside ADMIN_PORT."""
+    return path != "/metrics" and not path.startswith("/admin/")
+
+
+def for_operators(path: str) -> bool:
+    """What ADMIN_PORT serves."""
+    return path in OPEN_PATHS or path == "/version" or not for_callers(path)
 
 
 def page_routes(state: GatewayState) -> list[Route]:
@@ -71,8 +96,12 @@ def build_cold_app(state: GatewayState) -> FastAPI:
     )
     app.state.gateway = state
     app.router.routes.extend(page_routes(state))
-    for module in (models, health, operations):
+    for module in (models, health, operations, admin, admin_usage, admin_config):
         app.include_router(module.router)
+    if state.settings.admin_port is not None:
+        for route in app.routes:
+            if isinstance(route, Route) and not for_callers(route.path):
+                route.include_in_schema = False
     describe_hot_routes(app)
     for kind in (GatewayError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, respond_to_error)

@@ -8,6 +8,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from gateway import __version__
+from gateway.config_cli import config_app
+from gateway.keys_cli import keys_app
+from gateway.usage_cli import usage
 
 app = typer.Typer(
     name="llm-gateway",
@@ -17,9 +20,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 model_app = typer.Typer(help="Look at the model that is served.", no_args_is_help=True)
-config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
+app.add_typer(keys_app, name="keys")
+app.command("usage")(usage)
 
 
 def main() -> None:
@@ -69,6 +73,13 @@ def serve(
     except SettingsError as error:
         fail(f"the settings are not usable:\n{error}")
 
+    from gateway.routing.load import ConfigError, routing_config
+
+    try:
+        routing_config(settings)
+    except ConfigError as error:
+        fail(f"the configuration is not usable:\n{error}")
+
     from engine.registry import build_engine, choose
     from gateway.banner import Banner
     from gateway.server import BindError, bind, run
@@ -76,11 +87,24 @@ def serve(
     try:
         vertex_port = settings.aip_http_port if port is None else None
         listener = bind(settings.host, vertex_port or settings.port)
+        admin_listener = None
+        if settings.admin_port is not None:
+            admin_listener = bind(settings.admin_host, settings.admin_port, "ADMIN_")
     except BindError as error:
         fail(str(error))
     banner = Banner(settings, listener.getsockname()[1])
+    if admin_listener is not None:
+        banner.admin_port = admin_listener.getsockname()[1]
     banner.starting(*choose(settings.engine_config()))
-    raise typer.Exit(run(settings, listener, build_engine, banner.ready))
+    code = run(
+        settings,
+        listener,
+        build_engine,
+        banner.ready,
+        admin_listener=admin_listener,
+        given=given,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -117,11 +141,3 @@ def evaluate_model(
     except EngineStartError as error:
         fail(str(error))
     raise typer.Exit(0 if passed else 1)
-
-
-@config_app.command("example")
-def config_example() -> None:
-    """Print .env.example: every setting with its default and what it means."""
-    from gateway.settings_example import example
-
-    typer.echo(example(), nl=False)

@@ -17,6 +17,7 @@ class Lifecycle:
 
     Attributes:
         fleet: set as soon as its engines are built, which is long before they have started.
+        begun: the models have been started, as far as they could be.
         draining: no new work is taken.
         starters: called once the models have been started.
         drainers: awaited when the drain begins; they end what nobody waits for.
@@ -26,6 +27,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.metrics = Metrics(self.engine_samples)
         self.fleet: Fleet | None = None
+        self.begun = False
         self.draining = False
         self.starters: list[Callable[[], None]] = []
         self.drainers: list[Callable[[], Awaitable[None]]] = []
@@ -51,11 +53,13 @@ class Lifecycle:
             raise ServerDraining("The server is shutting down. Please retry on another one.")
         fleet = self.loaded_fleet()
         self.metrics.in_flight += 1
+        fleet.users += 1
         self._idle.clear()
         try:
             yield fleet
         finally:
             self.metrics.in_flight -= 1
+            fleet.leave()
             if not self.metrics.in_flight:
                 self._idle.set()
 
@@ -65,6 +69,7 @@ class Lifecycle:
 
     def begin(self) -> None:
         """Have everything started that works without being asked."""
+        self.begun = True
         for start in self.starters:
             start()
 

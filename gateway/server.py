@@ -14,17 +14,26 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import uvicorn
 import uvloop
 
 from engine.base import EngineError, EngineStartError, ModelInfo
-from engine.supervise import Backoff
-from gateway.app import build_app
-from gateway.control.fallback import FallbackPolicy
-from gateway.control.fleet import BuildEngine, Fleet, Pool, Replica
+from gateway.app import admin_side, build_app
+from gateway.config.hangups import Hangups
+from gateway.config.reloader import Reloader
+from gateway.config.snapshot import ENV_FILE, read_snapshot, sources_of
+from gateway.control.fleet import BuildEngine, Pool
+from gateway.control.new_fleet import build_fleet
+from gateway.control.prices import PricesError
 from gateway.http.connection import bounded
+from gateway.http.edge import Edge
+from gateway.lifecycle import Lifecycle
+from gateway.routing.load import ConfigError
+from gateway.routing.metrics import target_metrics
 from gateway.settings import Settings
 from gateway.state import GatewayState, new_state
 from gateway.telemetry.logging import Logs
@@ -34,7 +43,6 @@ log = logging.getLogger("gateway.server")
 # After the drain, for what ended streams still have to send.
 FLUSH_S = 2.0
 BACKLOG = 2048
-LONGEST_RESTART_DELAY_S = 60.0
 
 OnReady = Callable[[list[ModelInfo], float], None]
 
@@ -43,8 +51,12 @@ class BindError(Exception):
     """The address cannot be bound. The message says why and what to do."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; connections wait in its backlog until the server accepts them."""
+def bind(host: str, port: int, prefix: str = "") -> socket.socket:
+    """A listening socket; connections wait in its backlog until the server accepts them.
+
+    ``prefix`` is of the settings that messages name: ``ADMIN_`` for ADMIN_HOST.
+    """
+    not_here = f"{prefix}HOST={host} is not an address of this machine; try 127.0.0.1"
     name = host.strip("[]")
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -52,7 +64,7 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, proto)
     except OSError:
-        raise BindError(f"HOST={host} is not an address of this machine; try 127.0.0.1") from None
+        raise BindError(not_here) from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -60,15 +72,15 @@ def bind(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except PermissionError:
         listener.close()
-        raise BindError(f"PORT={port} needs more rights; take one above 1023") from None
+        raise BindError(f"{prefix}PORT={port} needs more rights; take one above 1023") from None
     except OSError as error:
         listener.close()
         if error.errno == 98 or "in use" in str(error).lower():
             raise BindError(
-                f"port {port} on {host} is already in use; set PORT to another one "
+                f"port {port} on {host} is already in use; set {prefix}PORT to another one "
                 "or stop what listens there"
             ) from None
-        raise BindError(f"HOST={host} is not an address of this machine; try 127.0.0.1") from None
+        raise BindError(not_here) from None
     return listener
 
 
@@ -84,6 +96,13 @@ class Http(uvicorn.Server):
 class Process:
     """The life of one server process.
 
+    Args:
+        admin_listener: for the operators' routes, where they have a port of their own.
+        given: settings from the command line, by field name.
+        set_log_level: takes a level of LOG_LEVEL.
+
+    Raises ConfigError and PricesError.
+
     Attributes:
         state: shared with the request handlers.
         failure: why the engine did not start, or None.
@@ -95,34 +114,65 @@ class Process:
         listener: socket.socket,
         build: BuildEngine,
         on_ready: OnReady,
+        *,
+        admin_listener: socket.socket | None = None,
+        given: Mapping[str, Any] = MappingProxyType({}),
+        set_log_level: Callable[[str], None] = lambda level: None,
     ) -> None:
         self._settings = settings
+        self._admin_listener = admin_listener
         self._listener = listener
         self._build = build
         self._on_ready = on_ready
-        self.state: GatewayState = new_state(settings)
+        self.state: GatewayState = new_state(settings, sources_of(given, ENV_FILE))
+        reloader = Reloader(self.state, lambda: read_snapshot(given), set_log_level)
+        self.state.live.reloader = reloader
+        self._hangups = Hangups(reloader, self.state.lifecycle, self._on_signal)
         self.failure: EngineStartError | None = None
         self._stopping = asyncio.Event()
+        self._admin: Http | None = None
 
     async def run(self) -> None:
         """Serve until a signal or a failed start."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        http = Http(self._uvicorn_config())
+        self.state.ledger.start()
+        self.state.key_watch.start()
+        self.state.lifecycle.closers.append(self.state.key_watch.close)
+        self._hangups.start(loop)
+        app = build_app(self.state)
+        http = Http(self._uvicorn_config(app))
         serving = asyncio.create_task(http.serve(sockets=[self._listener]))
+        side = asyncio.create_task(self._serve_admin(app))
         loading = asyncio.create_task(self._load())
         stopping = asyncio.create_task(self._stopping.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await self._drain(loading)
         http.should_exit = True
         await serving
+        await self._stop_admin(side)
+        # Requests are refused, and counted, up to this point.
+        await self.state.ledger.close()
+        if self.state.tracing is not None:
+            await self.state.tracing.close()
         stopping.cancel()
 
-    def _uvicorn_config(self) -> uvicorn.Config:
+    async def _serve_admin(self, app: Edge) -> None:
+        if self._admin_listener is not None:
+            self._admin = Http(self._uvicorn_config(admin_side(self.state, app)))
+            await self._admin.serve(sockets=[self._admin_listener])
+
+    async def _stop_admin(self, serving: asyncio.Task[None]) -> None:
+        """The last to go, so that the drain can be watched."""
+        if self._admin is not None:
+            self._admin.should_exit = True
+        await serving
+
+    def _uvicorn_config(self, app: Edge) -> uvicorn.Config:
         settings = self._settings
         return uvicorn.Config(
-            build_app(self.state),
+            app,
             http=bounded(
                 settings.max_header_bytes, settings.head_timeout_s, settings.write_timeout_s
             ),
@@ -144,8 +194,9 @@ class Process:
         began = loop.time()
         lifecycle = self.state.lifecycle
         try:
-            fleet = build_fleet(self._settings, self._build)
+            fleet = build_fleet(self.state.live.current, self._build)
             lifecycle.fleet = fleet
+            lifecycle.metrics.sources.append(lambda: target_metrics(present_pools(lifecycle)))
             for pool in fleet.pools:
                 lifecycle.metrics.models[pool.names[0]]  # its series exist from the start
             await fleet.start()
@@ -181,8 +232,9 @@ class Process:
         await asyncio.wait({loading})
         await lifecycle.drain()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain_timeout_s):
+            async with asyncio.timeout(self.state.settings.drain_timeout_s):
                 await lifecycle.wait_idle()
+        self.state.admission.close()
         if lifecycle.fleet is not None:
             with contextlib.suppress(EngineError):
                 await lifecycle.fleet.stop(0)
@@ -193,31 +245,39 @@ class Process:
         lifecycle.close()
 
 
-def build_fleet(settings: Settings, build: BuildEngine) -> Fleet:
-    """Every engine the settings ask for, not started."""
-    delay = settings.restart_delay_s
-    backoff = Backoff(first=delay, most=max(delay, LONGEST_RESTART_DELAY_S))
-    pools = [
-        Pool(
-            [Replica(config, build, backoff, index) for index in range(count)],
-            settings.carry_on_wait_s,
-        )
-        for config, count in settings.served_models()
-    ]
-    fallback = settings.fallback_config()
-    return Fleet(
-        pools,
-        Replica(fallback, build, backoff) if fallback is not None else None,
-        FallbackPolicy.parse(settings.fallback_policy),
-    )
+def present_pools(lifecycle: Lifecycle) -> list[Pool]:
+    """What is served now; a reload may exchange it."""
+    return lifecycle.fleet.pools if lifecycle.fleet is not None else []
 
 
-def run(settings: Settings, listener: socket.socket, build: BuildEngine, on_ready: OnReady) -> int:
-    """Run a server on a bound socket until it ends; returns the exit code."""
+def run(
+    settings: Settings,
+    listener: socket.socket,
+    build: BuildEngine,
+    on_ready: OnReady,
+    *,
+    admin_listener: socket.socket | None = None,
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> int:
+    """Run a server on bound sockets until it ends; returns the exit code.
+
+    ``given`` are the settings from the command line, by field name.
+    """
     logs = Logs(settings.log_level, settings.log_format)
 
     async def main() -> EngineStartError | None:
-        process = Process(settings, listener, build, on_ready)
+        try:
+            process = Process(
+                settings,
+                listener,
+                build,
+                on_ready,
+                admin_listener=admin_listener,
+                given=given,
+                set_log_level=logs.set_level,
+            )
+        except (ConfigError, PricesError) as error:  # a file has changed since it was checked
+            return EngineStartError(str(error))
         process.state.lifecycle.metrics.logs_dropped = logs.dropped
         await process.run()
         return process.failure

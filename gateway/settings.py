@@ -23,8 +23,16 @@ from pydantic_settings import (
 
 from engine.config import EngineConfig, EngineKind, OnnxPrecision
 from gateway.chat.parsing import Formats
+from gateway.settings_admin import AdminSettings
+from gateway.settings_admission import AdmissionSettings
 from gateway.settings_batch import BatchSettings
 from gateway.settings_fleet import FleetSettings
+from gateway.settings_identity import IdentitySettings
+from gateway.settings_ledger import LedgerSettings
+from gateway.settings_limits import LimitSettings
+from gateway.settings_media import MediaSettings
+from gateway.settings_routing import RoutingSettings
+from gateway.settings_telemetry import TelemetrySettings
 from gateway.settings_vertex import VertexSettings
 from gateway.settings_vllm import VLLM_MAX_NUM_SEQS, VllmSettings
 
@@ -58,7 +66,20 @@ class SettingsError(Exception):
     """The settings are not usable. The message lists every fault with its fix."""
 
 
-class Settings(BatchSettings, FleetSettings, VllmSettings, VertexSettings):
+class Settings(
+    AdminSettings,
+    AdmissionSettings,
+    BatchSettings,
+    FleetSettings,
+    IdentitySettings,
+    RoutingSettings,
+    LedgerSettings,
+    LimitSettings,
+    MediaSettings,
+    TelemetrySettings,
+    VllmSettings,
+    VertexSettings,
+):
     """The one settings object. Field names in upper case are the environment's names."""
 
     model_config = SettingsConfigDict(
@@ -79,7 +100,7 @@ class Settings(BatchSettings, FleetSettings, VllmSettings, VertexSettings):
     )
     revision: str | None = Field(None, description="Hub revision: a branch, a tag or a commit.")
     engine: EngineKind = Field("auto", description="auto, onnx, vllm or fake.")
-    host: str = Field("127.0.0.1", description="Address to bind; beyond loopback needs API_KEYS.")
+    host: str = Field("127.0.0.1", description="Address to bind; beyond loopback needs a key.")
     port: int = Field(8000, ge=0, le=65535, description="Port to bind; 0 takes a free one.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Keys that clients may use, comma-separated, 16 characters or more each."
@@ -121,13 +142,13 @@ class Settings(BatchSettings, FleetSettings, VllmSettings, VertexSettings):
         "$XDG_STATE_HOME/llm-gateway or ~/.local/state/llm-gateway.",
     )
     responses_max_stored: int = Field(
-        10_000, ge=0, le=100_000_000, description="Stored responses per key; 0 stores none."
+        10_000, ge=0, le=100_000_000, description="Stored responses per project; 0 stores none."
     )
     responses_max_bytes: int = Field(
-        256 * MIB, ge=MIB, le=1024 * 1024 * MIB, description="Their size per key, in bytes."
+        256 * MIB, ge=MIB, le=1024 * 1024 * MIB, description="Their size per project, in bytes."
     )
     responses_max_total_bytes: int = Field(
-        2048 * MIB, ge=MIB, le=1024 * 1024 * MIB, description="Their size over all keys, in bytes."
+        2048 * MIB, ge=MIB, le=1024 * 1024 * MIB, description="Their size over all, in bytes."
     )
     responses_max_age_s: float = Field(
         30 * 86_400, gt=0, le=3650 * 86_400, description="How long an unused response is kept."
@@ -228,10 +249,25 @@ class Settings(BatchSettings, FleetSettings, VllmSettings, VertexSettings):
 
     @model_validator(mode="after")
     def _needs_a_key_beyond_loopback(self) -> Self:
-        if not self.api_keys and not is_loopback(self.host):
+        if not is_loopback(self.host) and not self.has_keys():
             raise ValueError(
-                f"HOST={self.host} is reachable from other machines and API_KEYS is empty: "
-                "set API_KEYS (make a key with: openssl rand -hex 32) or HOST=127.0.0.1"
+                f"HOST={self.host} is reachable from other machines and there is no API key: make "
+                "one with: llm-gateway keys create; or set API_KEYS (openssl rand -hex 32) or "
+                "HOST=127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _admin_port_needs_a_key_beyond_loopback(self) -> Self:
+        if self.admin_port is None:
+            return self
+        if self.admin_port and self.admin_port == (self.aip_http_port or self.port):
+            raise ValueError("ADMIN_PORT and PORT are the same; give ADMIN_PORT another one")
+        if not is_loopback(self.admin_host) and not self.has_keys():
+            raise ValueError(
+                f"ADMIN_HOST={self.admin_host} is reachable from other machines and there is no "
+                "API key: make one with: llm-gateway keys create --admin server; or set ADMIN_KEYS "
+                "or ADMIN_HOST=127.0.0.1"
             )
         return self
 
@@ -247,15 +283,23 @@ class Settings(BatchSettings, FleetSettings, VllmSettings, VertexSettings):
             names.update(config.names)
         return self
 
+    def has_keys(self) -> bool:
+        """Whether a key is needed. Raises ValueError when the stored ones cannot be read."""
+        return bool(self.api_keys or self.admin_keys) or has_stored_keys(self.data_dir)
+
     def served_models(self) -> list[tuple[EngineConfig, int]]:
         """Each served model and how many engines it gets. Raises ValueError."""
         found = [(self.engine_config(), self.replicas)]
         for position, entry in enumerate(self.models):
-            own = self._of_entry(entry, f"MODELS[{position}]")
+            own = self.of_entry(entry, f"MODELS[{position}]")
             found.append((own.engine_config(), own.replicas))
         return found
 
-    def _of_entry(self, entry: dict[str, Any], where: str) -> Settings:
+    def of_entry(self, entry: dict[str, Any], where: str) -> Settings:
+        """The settings of one further model; what it leaves out is as for the first.
+
+        Raises ValueError that begins with ``where``.
+        """
         if unknown := sorted(set(entry) - PER_MODEL):
             raise ValueError(f"{where}: {unknown[0]} is not a setting of a single model")
         if "model_name" not in entry:
@@ -345,6 +389,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def has_stored_keys(data_dir: Path) -> bool:
+    """Whether keys have been stored there. Raises ValueError when that cannot be told."""
+    from gateway.control.identity.store import KeyStore, KeyStoreUnavailable
+    from gateway.control.identity.watch import has_keys
+
+    try:
+        return has_keys(KeyStore(data_dir))
+    except KeyStoreUnavailable as error:
+        raise ValueError(f"the stored API keys cannot be read: {error.cause}") from None
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -18,7 +18,7 @@ class BatchSettings(BaseSettings):
         10 * 1024 * MIB,
         ge=1024,
         le=1024 * 1024 * MIB,
-        description="Size of all files per key, in bytes.",
+        description="Size of all files per project, in bytes.",
     )
     batch_max_running: int = Field(
         256,

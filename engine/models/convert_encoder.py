@@ -18,7 +18,6 @@ from engine.onnx_encoder.families import FAMILIES
 from engine.onnx_encoder.layout import MANIFEST_NAME, read_json, ready_graph
 
 EXPORTER = "engine.models.export_encoder"
-VERSION = 1  # raised whenever the exporter would write something else for the same checkpoint
 
 
 def prepare_encoder(folder: Path, label: str, config: EngineConfig, progress: Progress) -> Path:
@@ -51,7 +50,7 @@ def convert_encoder(
     """Export a checked checkpoint unless the cache holds it."""
 
     def digest(fingerprints: Path) -> str:
-        found = hashlib.sha256(f"{VERSION}{fingerprint(checkpoint.folder, fingerprints)}".encode())
+        found = hashlib.sha256(fingerprint(checkpoint.folder, fingerprints).encode())
         for path in sorted(checkpoint.folder.glob("*/config.json")):  # how the model pools
             found.update(f"{path.parent.name}\0{file_digest(path)}\0".encode())
         return found.hexdigest()

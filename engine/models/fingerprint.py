@@ -6,6 +6,7 @@ each file's digest under its size and modification time.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 HASHED = ("*.json", "*.jinja", "*.safetensors")
-VERSION = 1  # raised whenever conversion would write something else for the same checkpoint
+# The code that decides what conversion writes: another version of it may write something else.
+WRITERS = ("export.py", "export_encoder.py", "graph.py", "quantize.py")
 CHUNK = 1 << 20
 
 
 def fingerprint(folder: Path, index_file: Path) -> str:
-    """Hex SHA-256 over names and contents of the files that conversion reads.
+    """Hex SHA-256 over names and contents of the files that conversion reads, and over its code.
 
     Args:
         index_file: where digests are remembered; created, and rewritten when they change.
@@ -27,7 +29,7 @@ def fingerprint(folder: Path, index_file: Path) -> str:
         OSError: a file cannot be read or the index cannot be written.
     """
     index = _load(index_file)
-    total = hashlib.sha256(f"{VERSION}".encode())
+    total = hashlib.sha256(writers_digest().encode())
     changed = False
     for path in sorted({p for pattern in HASHED for p in folder.glob(pattern)}):
         stat = path.stat()
@@ -42,6 +44,13 @@ def fingerprint(folder: Path, index_file: Path) -> str:
         part.write_text(json.dumps(index), encoding="utf-8")
         os.replace(part, index_file)
     return total.hexdigest()
+
+
+@functools.cache
+def writers_digest() -> str:
+    """Hex SHA-256 over WRITERS."""
+    here = Path(__file__).parent
+    return hashlib.sha256(b"".join((here / name).read_bytes() for name in WRITERS)).hexdigest()
 
 
 def file_digest(path: Path) -> str:

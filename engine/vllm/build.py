@@ -10,11 +10,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.base import EngineStartError, GenerateRequest
+from engine.base import EngineStartError
 from engine.config import EngineConfig
 from engine.options import read_options
-from engine.vllm import arguments, checkpoint, compat, describe, memory, preflight
+from engine.vllm import (
+    arguments,
+    checkpoint,
+    compat,
+    compat_outputs,
+    describe,
+    images,
+    memory,
+    preflight,
+)
 from engine.vllm.hardware import Hardware
+from engine.vllm.intake import Intake
 from engine.vllm.metrics import Counters, Shape
 from engine.vllm.process import CoreProcesses
 
@@ -42,6 +52,7 @@ class Built:
         label: how the weights are quantised, for people.
         device: what it runs on, for people.
         explain: a failure's reason in words for the operator.
+        intake: the short way of outputs, where this vLLM has room for it.
     """
 
     llm: Any
@@ -51,21 +62,7 @@ class Built:
     label: str
     device: str
     explain: Callable[[str], str]
-
-    async def prompt(self, request: GenerateRequest, ids: list[int]) -> Any:
-        """What ``AsyncLLM.generate`` takes: a rendered input, no deprecated form."""
-        from vllm.inputs import tokens_input
-
-        if not request.images:
-            return tokens_input(ids, cache_salt=request.cache_salt)
-        renderer = self.llm.renderer
-        # The ids hold one placeholder per image; the renderer expands them.
-        raw = {"prompt_token_ids": ids, "multi_modal_data": {"image": list(request.images)}}
-        extras = {"cache_salt": request.cache_salt} if request.cache_salt is not None else None
-        rendered = await renderer.render_cmpl_async(
-            [raw], renderer.default_cmpl_tok_params, prompt_extras=extras
-        )
-        return rendered[0]
+    intake: Intake | None = None
 
     async def unload(self, processes: CoreProcesses) -> None:
         """End it, on the loop that it ran on. Idempotent."""
@@ -124,6 +121,8 @@ def build(
     values = arguments.arguments(
         config, (model, revision), plan, fields, kv_bytes, spare_slot=on_cpu
     )
+    if not compat.renders_whole():
+        values.setdefault("mm_processor_cache_gb", 0)
     if plan.note:
         log.warning("vllm: %s", plan.note)
     log.info("vllm: memory %s, arguments %s", memory.describe(needed), values)
@@ -137,7 +136,8 @@ def build(
     try:
         llm = _construct(values, counters, processes)
     except Exception as error:
-        raise EngineStartError(explain(processes.reason() or str(error))) from error
+        reason = processes.reason() or compat.said(error)
+        raise EngineStartError(explain(reason) + images.advice(reason)) from error
     return Built(
         llm,
         counters,
@@ -146,6 +146,7 @@ def build(
         plan.label,
         hardware.name if hardware.kind != "cpu" else f"cpu ({hardware.instruction_set})",
         explain,
+        compat_outputs.divert(llm, counters),
     )
 
 

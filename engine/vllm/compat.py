@@ -1,4 +1,5 @@
-"""Every difference between vLLM versions, and every vLLM internal that is touched.
+"""Every difference between vLLM versions, and every vLLM internal that is touched; those that
+the short way of outputs needs are in ``compat_outputs``.
 
 Read against 0.25.1, 0.28.0 and 0.32.0; run against 0.32.0. Outside ``SUPPORTED`` an
 engine refuses to start.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import inspect
 import os
 import re
 import sys
@@ -176,6 +178,57 @@ def stat_logger(counters: Any) -> Any:
 def forbid_tokens(params: Any, sequences: list[list[int]]) -> None:
     """Set ``bad_words`` by token ids; the public field takes text only."""
     params._bad_words_token_ids = sequences
+
+
+def processing_info(renderer: Any) -> Any:
+    """What vLLM knows of a model's processor; None for a model that is served text only."""
+    try:
+        return renderer.get_mm_processor().info
+    except ValueError:
+        return None
+
+
+def said(error: Exception) -> str:
+    """What an exception says; of pydantic's, which begin with a count, only the faults."""
+    faults = getattr(error, "errors", None)
+    if not callable(faults):
+        return str(error)
+    texts = [str(fault.get("msg", "")).removeprefix("Value error, ") for fault in faults()]
+    return "; ".join(texts)
+
+
+def image_limit(info: Any) -> int:
+    """How many images a prompt may have; 0 when the model takes none."""
+    limits = getattr(info, "allowed_mm_limits", None)  # older versions have a method
+    return int((info.get_allowed_mm_limits() if limits is None else limits).get("image", 0))
+
+
+def image_placeholder(model: Any, number: int) -> str | None:
+    """The text for an image in a prompt whose chat template has none."""
+    from vllm.model_executor.model_loader import get_model_cls
+
+    text = get_model_cls(model).get_placeholder_str("image", number)
+    return text if isinstance(text, str) else None
+
+
+async def render(renderer: Any, prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """A prompt with images as an engine takes it, with all data in it.
+
+    By default vLLM leaves out what EngineCore should have in a cache that mirrors its own, and
+    the two drift apart when a rendered prompt is never sent; before 0.32 that ends the engine.
+    """
+    render = renderer.render_cmpl_async
+    whole = {"skip_mm_cache": True} if renders_whole() else {}
+    rendered = await render([prompt], renderer.default_cmpl_tok_params, **whole)
+    return dict(rendered[0])
+
+
+def renders_whole() -> bool:
+    """Whether renderers can be told to leave EngineCore's cache alone; where they cannot, that
+    cache is to be turned off."""
+    from vllm.renderers.base import BaseRenderer
+
+    return "skip_mm_cache" in inspect.signature(BaseRenderer.render_cmpl_async).parameters
 
 
 def hang_up(llm: Any) -> None:

@@ -10,6 +10,7 @@ from engine.base import Capabilities, EngineStartError, ModelInfo
 from engine.config import EngineConfig
 from engine.generation_defaults import default_sampling
 from engine.models.find import BundledModel, HubModel, locate
+from engine.vllm import images
 
 
 def resolve(config: EngineConfig) -> tuple[str, str | None]:
@@ -30,6 +31,7 @@ def model_info(
     model = engine.vllm_config.model_config
     tokenizer = engine.get_tokenizer()
     names = config.names
+    seen = images.support(engine)
     return ModelInfo(
         id=names[0],
         aliases=names[1:],
@@ -37,7 +39,7 @@ def model_info(
         max_model_len=int(model.max_model_len),
         vocab_size=int(model.get_vocab_size()),
         tokenizer=_fast_tokenizer(tokenizer),
-        chat_template=_chat_template(tokenizer),
+        chat_template=images.chat_template(engine) or _chat_template(tokenizer),
         template_globals=_template_globals(tokenizer),
         eos_token_ids=_eos_ids(model, tokenizer),
         created=int(time.time()),
@@ -49,9 +51,10 @@ def model_info(
         capabilities=Capabilities(
             structured_output=True,
             lora=any(True for _ in adapters),
-            images=bool(model.is_multimodal_model),
+            images=seen is not None,
             max_logprobs=_max_logprobs(model),
         ),
+        images=seen,
     )
 
 

@@ -8,7 +8,8 @@ import functools
 import logging
 import math
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
 
 from engine.base import (
     Delta,
@@ -21,6 +22,7 @@ from engine.base import (
     Load,
     ModelInfo,
     Progress,
+    RenderedImages,
     RequestRejected,
     SamplingParams,
 )
@@ -28,7 +30,9 @@ from engine.checks import check_request
 from engine.config import EngineConfig
 from engine.detokenize import Detokenizer
 from engine.structured import GrammarCompiler
-from engine.vllm import compat, convert, describe, metrics
+from engine.vllm import compat, compat_outputs, convert, describe, metrics
+from engine.vllm import images as vision
+from engine.vllm.attempt import Runner
 from engine.vllm.build import Built, build
 from engine.vllm.hardware import Hardware, detect
 from engine.vllm.process import CoreProcesses
@@ -104,6 +108,7 @@ class VllmEngine:
     async def _finish_start(self, built: Built) -> None:
         """What needs the event loop: adapters, and one token as a proof of life."""
         llm = built.llm
+        compat_outputs.listen(llm)
         if "generate" not in await llm.get_supported_tasks():
             raise EngineStartError(
                 f"{self._config.model} does not generate text (vLLM offers: "
@@ -118,7 +123,7 @@ class VllmEngine:
         self._grammars = await asyncio.to_thread(_grammars, self._info)
         self._stage("generating a first token")
         first = GenerateRequest("first-token", [0], SamplingParams(max_tokens=1))
-        async with contextlib.aclosing(self._attempt(built, first, False)) as stream:
+        async with contextlib.aclosing(self._runner(built).long_way(first)) as stream:
             async for _ in stream:
                 pass
 
@@ -140,25 +145,36 @@ class VllmEngine:
         await asyncio.to_thread(self._processes.close)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
-        built = self._admit(request)
+        runner = self._admit(request)
         structured = request.sampling.structured
         if structured is not None and self._grammars is not None:
             # vLLM would check it on the event loop, without bounds on the work.
             await self._grammars.prepare(structured)
-            built = self._admit(request)
+            runner = self._admit(request)
         self._live.add(request.request_id)
-        if request.resume is None:
-            source = self._attempt(built, request, False)
-        else:
-            source = self._carry_on(built, request)
         try:
-            async with contextlib.aclosing(source) as stream:
-                async for delta in stream:
-                    yield delta
+            if not runner.takes_short_way(request):
+                async with contextlib.aclosing(runner.long_way(request)) as stream:
+                    async for delta in stream:
+                        yield delta
+                return
+            # Without further layers: this runs for every token.
+            async with runner.submitted(request) as (inbox, outputs):
+                finished = False
+                while not finished:
+                    for item in await inbox.take():
+                        if type(item) is list:
+                            yield outputs.plain(item)
+                        else:
+                            for delta in outputs.deltas(item):
+                                yield delta
+                        finished = outputs.finished
+                        if finished:
+                            break
         finally:
             self._live.discard(request.request_id)
 
-    def _admit(self, request: GenerateRequest) -> Built:
+    def _admit(self, request: GenerateRequest) -> Runner:
         if self._built is None or self._progress.state != "ready":
             raise EngineDead(f"the engine takes no requests ({self._progress.stage})")
         if self._errored():
@@ -169,7 +185,7 @@ class VllmEngine:
                 f"no adapter {request.lora!r} is loaded", param="model", code="model_not_found"
             )
         self._check_queue(self._built, request)
-        return self._built
+        return self._runner(self._built)
 
     def _check_queue(self, built: Built, request: GenerateRequest) -> None:
         """vLLM's last report says who waits for KV memory; it is a step old, so the number
@@ -181,53 +197,15 @@ class VllmEngine:
         if unfinished + request.sampling.n > room or reported >= max(1, most):
             raise EngineOverloaded(f"{max(reported, unfinished)} requests are queued or running")
 
-    async def _carry_on(
-        self, built: Built, request: GenerateRequest
-    ) -> AsyncGenerator[Delta, None]:
-        replay = convert.replayable(request)
-        try:
-            async with contextlib.aclosing(self._attempt(built, request, replay)) as stream:
-                async for delta in stream:
-                    yield delta
-            return
-        except convert.Diverged:
-            if request.sampling.structured is not None:
-                raise EngineError(
-                    "the structured output that another engine began cannot be carried on here"
-                ) from None
-        async with contextlib.aclosing(self._attempt(built, request, False)) as stream:
-            async for delta in stream:
-                yield delta
+    async def render_images(
+        self, prompt_ids: Sequence[int], images: Sequence[Any]
+    ) -> RenderedImages:
+        if self._built is None or self._progress.state != "ready" or self._errored():
+            raise self._dead()
+        return await vision.render(self._built.llm, prompt_ids, images)
 
-    async def _attempt(
-        self, built: Built, request: GenerateRequest, replay: bool
-    ) -> AsyncGenerator[Delta, None]:
-        outputs = convert.Outputs(request, self.info.eos_token_ids, self._detokenizer, replay)
-        source = None
-        try:
-            prompt = await built.prompt(request, convert.prompt_ids(request, replay))
-            compat.check_admission(built.llm, request.sampling.n)
-            source = built.llm.generate(
-                prompt,
-                convert.sampling_params(request, replay),
-                request.request_id,
-                lora_request=built.adapters.get(request.lora) if request.lora else None,
-                priority=request.priority,
-            )
-            async for output in source:
-                for delta in outputs.deltas(output):
-                    yield delta
-                if outputs.finished and not output.finished:
-                    return  # a stop string: vLLM is told by closing its generator
-        except (EngineError, convert.Diverged):
-            raise
-        except Exception as error:
-            if self._errored():
-                raise self._dead() from error
-            raise compat.translate(error) from error
-        finally:
-            if source is not None:
-                await source.aclose()
+    def can_carry_on(self, request: GenerateRequest) -> bool:
+        return convert.can_be_carried_on(request)
 
     def load(self) -> Load:
         built = self._built
@@ -278,9 +256,15 @@ class VllmEngine:
             return 0
         return int(built.llm.output_processor.get_num_unfinished_requests())
 
+    def _runner(self, built: Built) -> Runner:
+        return Runner(built, self.info.eos_token_ids, self._detokenizer, self._failure)
+
     @functools.cached_property
     def _detokenizer(self) -> Detokenizer:
         return Detokenizer(self.info.tokenizer)
+
+    def _failure(self, error: Exception) -> EngineError:
+        return self._dead() if self._errored() else compat.translate(error)
 
     def _errored(self) -> bool:
         return self._built is not None and bool(self._built.llm.errored)

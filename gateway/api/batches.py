@@ -10,16 +10,16 @@ from fastapi.responses import Response
 from gateway.api import openapi_batches as schemas
 from gateway.api.files import (
     batches_of,
-    exchange_of,
-    gateway_of,
     page,
     refuse_while_draining,
     shown,
 )
 from gateway.api.files import router as files_router
+from gateway.api.health import exchange_of, gateway_of
 from gateway.batch.batch_rows import NewBatch, new_batch_id
 from gateway.batch.files import BATCH_LIFETIME_S, DAY_S
 from gateway.batch.service import Batches
+from gateway.control.identity.access import authorize, group_of
 from gateway.errors import ClientGone, InvalidRequest
 from gateway.http.body import read_json_body
 from gateway.http.edge import HotHandler
@@ -63,10 +63,12 @@ async def create_batch(request: Request) -> Response:
     endpoint = fields["endpoint"]
     if endpoint not in batches_of(request).endpoints:
         raise InvalidRequest("Invalid 'endpoint': it is not served here.", param="endpoint")
+    authorize(exchange.principal, group_of(endpoint, "POST"))
     lifetime = fields.get("output_expires_after", {}).get("seconds", BATCH_LIFETIME_S)
     asked = NewBatch(
         batch_id=new_batch_id(),
-        owner=exchange.principal.id,
+        owner=exchange.principal.owner,
+        key=exchange.principal.id,
         endpoint=endpoint,
         input_file_id=fields["input_file_id"],
         completion_window=fields["completion_window"],
@@ -90,7 +92,7 @@ async def list_batches(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Response:
     """The caller's own batches, newest first."""
-    owner = exchange_of(request).principal.id
+    owner = exchange_of(request).principal.owner
     found, more = await batches_of(request).batches.page(owner, after, limit)
     return shown(page([batch.card() for batch in found], more))
 
@@ -103,7 +105,7 @@ async def list_batches(
 )
 async def retrieve_batch(request: Request, batch_id: str) -> Response:
     """One of the caller's batches; its counts are true at every moment."""
-    owner = exchange_of(request).principal.id
+    owner = exchange_of(request).principal.owner
     batch = await batches_of(request).batches.get(owner, batch_id)
     return shown(batch.card())
 
@@ -116,6 +118,6 @@ async def retrieve_batch(request: Request, batch_id: str) -> Response:
 )
 async def cancel_batch(request: Request, batch_id: str) -> Response:
     """Results that exist are kept; the rest is not run."""
-    owner = exchange_of(request).principal.id
+    owner = exchange_of(request).principal.owner
     batch = await batches_of(request).cancel(owner, batch_id)
     return shown(batch.card())

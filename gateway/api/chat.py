@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
+from typing import Any
 
 from engine.base import EngineDead
-from gateway.chat.turn import Caller, ChatTurn, chat_turn
+from gateway.chat.caller import Caller
+from gateway.chat.turn import ChatTurn, chat_turn
 from gateway.control.fleet import Fleet
+from gateway.control.response_cache.slot import Slot, answer_from_cache
+from gateway.control.response_cache.wish import read_wish
 from gateway.http.body import read_json_body
 from gateway.http.exchange import JSON_TYPE, Exchange
 from gateway.http.sse_stream import SseStream
 from gateway.http.watch import ClientWatch
 from gateway.protocol.chat_answer import AnswerFrame, AnswerGatherer, ChunkWriter
 from gateway.protocol.chat_request import ChatRequest, read_chat_request
-from gateway.protocol.json_body import parse_object
+from gateway.protocol.json_body import parsed
 from gateway.protocol.sse import DONE
+from gateway.routing.dispatch import dispatch
 from gateway.state import GatewayState
-
-# Parsing a larger body takes long enough to be felt by other streams.
-PARSE_INLINE_BYTES = 256 * 1024
 
 
 class ChatCompletions:
@@ -29,55 +31,81 @@ class ChatCompletions:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request; raises what the table of errors knows."""
-        settings = self._state.settings
+        settings = self._state.settings_of(exchange)
         with self._state.lifecycle.admit() as fleet:
             body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
             async with ClientWatch(exchange) as watch:
-                request = await self._parse(body)
+                answering = dispatch(self._state, exchange, watch, fleet, "chat", body, self._local)
                 del body
-                if request.stream:
-                    await self._stream(exchange, watch, fleet, request)
-                else:
-                    caller = Caller.of(exchange)
-                    answer = await complete_chat(self._state, fleet, request, caller)
-                    await exchange.respond(200, answer, [JSON_TYPE])
+                await answering
 
-    async def _parse(self, body: bytes) -> ChatRequest:
-        def parse() -> ChatRequest:
-            return read_chat_request(parse_object(body), strict=strict)
+    async def _local(
+        self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
+    ) -> None:
+        """Answer with an engine of this process."""
+        request = await parsed(body, self._reader(exchange))
+        slot = None
+        cache = self._state.answers
+        # Hooks see every request, so none is answered without them.
+        if not self._state.hooks and (wish := read_wish(exchange.headers, cache.policy)):
+            slot = await answer_from_cache(cache, wish, fleet, exchange, request, body)
+            if exchange.complete:
+                return
+        del body
+        if request.stream:
+            await self._stream(exchange, watch, fleet, request, slot)
+        else:
+            caller = Caller.of(exchange)
+            answer = await complete_chat(self._state, fleet, request, caller, slot)
+            await exchange.respond(200, answer, [JSON_TYPE])
 
-        strict = self._state.settings.strict_parameters
-        if len(body) <= PARSE_INLINE_BYTES:
-            return parse()
-        return await asyncio.to_thread(parse)
+    def _reader(self, exchange: Exchange) -> Callable[[dict[str, Any]], ChatRequest]:
+        strict = self._state.settings_of(exchange).strict_parameters
+        return lambda document: read_chat_request(document, strict=strict)
 
     async def _stream(
-        self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, request: ChatRequest
+        self,
+        exchange: Exchange,
+        watch: ClientWatch,
+        fleet: Fleet,
+        request: ChatRequest,
+        slot: Slot | None,
     ) -> None:
         """Send events as they come. The first delta decides between an answer and an error,
         unless it is so late that the client needs a sign of life first."""
-        sse = SseStream(exchange, watch, self._state.settings.sse_ping_s)
-        send = sse.write
+        sse = SseStream(exchange, watch, self._state.settings_of(exchange).sse_ping_s)
+        send = slot.recording(sse.write) if slot is not None else sse.write
+        # Several choices come together and are better joined.
+        push = sse.push if slot is None and request.n == 1 else None
         async with chat_turn(self._state, fleet, request, Caller.of(exchange)) as turn:
             writer = ChunkWriter(new_frame(turn), turn)
             read, see = turn.read, turn.meter.see
             readers, write, write_text = turn.readers, writer.write, writer.write_text
-            simple = writer.takes_text and request.logprobs is None
+            simple = writer.takes_text and request.logprobs is None and turn.hooked is None
             await send(write(read(turn.first)))
             async for delta in turn.rest:
                 if simple and delta.finish_reason is None and readers[delta.index] is None:
                     see(delta)
                     if delta.text:
-                        await send(write_text(delta.index, delta.text))
+                        data = write_text(delta.index, delta.text)
+                        if push is None or not push(data):
+                            await send(data)
                 elif data := write(read(delta)):
                     await send(data)
-            await sse.end(writer.finish() + DONE)
+            end = writer.finish() + DONE
+            if slot is not None:
+                slot.keep_stream(turn, end)
+            await sse.end(end)
 
 
 async def complete_chat(
-    state: GatewayState, fleet: Fleet, request: ChatRequest, caller: Caller
+    state: GatewayState,
+    fleet: Fleet,
+    request: ChatRequest,
+    caller: Caller,
+    slot: Slot | None = None,
 ) -> bytes:
-    """A chat completion in one piece, as JSON. Raises what ``chat_turn`` raises.
+    """A chat completion in one piece, as JSON; kept in ``slot``. Raises what ``chat_turn`` raises.
 
     Nobody has heard of it before its end, so another engine begins anew when one dies.
     """
@@ -89,7 +117,10 @@ async def complete_chat(
                 gatherer = AnswerGatherer(new_frame(turn), logprobs=request.logprobs is not None)
                 async for part in turn:
                     gatherer.take(part)
-                return gatherer.body(turn)
+                answer = gatherer.body(turn)
+                if slot is not None:
+                    slot.keep(turn, answer)
+                return answer
         except EngineDead:
             if not begun:
                 raise

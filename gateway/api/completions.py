@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from engine.base import Delta, EngineDead
+from gateway.chat.caller import Caller
 from gateway.chat.completion_turn import completion_turn
-from gateway.chat.turn import Caller
 from gateway.control.fleet import Fleet
+from gateway.control.response_cache.slot import Slot, answer_from_cache
+from gateway.control.response_cache.wish import read_wish
 from gateway.http.body import read_json_body
 from gateway.http.exchange import JSON_TYPE, Exchange
 from gateway.http.sse_stream import SseStream
@@ -21,12 +23,10 @@ from gateway.protocol.completion_answer import (
     is_heavy,
 )
 from gateway.protocol.completion_request import CompletionRequest, read_completion_request
-from gateway.protocol.json_body import parse_object
+from gateway.protocol.json_body import parsed
 from gateway.protocol.sse import DONE
+from gateway.routing.dispatch import dispatch
 from gateway.state import GatewayState
-
-# Parsing a larger body takes long enough to be felt by other streams.
-PARSE_INLINE_BYTES = 256 * 1024
 
 T = TypeVar("T")
 
@@ -39,52 +39,71 @@ class Completions:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request; raises what the table of errors knows."""
-        settings = self._state.settings
+        settings = self._state.settings_of(exchange)
         with self._state.lifecycle.admit() as fleet:
             body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
             async with ClientWatch(exchange) as watch:
-                request = await parsed(body, self._read)
+                answering = dispatch(
+                    self._state, exchange, watch, fleet, "completions", body, self._local
+                )
                 del body
-                if request.stream:
-                    await self._stream(exchange, watch, fleet, request)
-                else:
-                    answer = await complete(self._state, fleet, request, Caller.of(exchange))
-                    await exchange.respond(200, answer, [JSON_TYPE])
+                await answering
 
-    def _read(self, document: dict[str, Any]) -> CompletionRequest:
-        strict = self._state.settings.strict_parameters
-        return read_completion_request(document, strict=strict)
+    async def _local(
+        self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
+    ) -> None:
+        """Answer with an engine of this process."""
+        request = await parsed(body, self._reader(exchange))
+        slot = None
+        cache = self._state.answers
+        # Hooks see every request, so none is answered without them.
+        if not self._state.hooks and (wish := read_wish(exchange.headers, cache.policy)):
+            slot = await answer_from_cache(cache, wish, fleet, exchange, request, body)
+            if exchange.complete:
+                return
+        del body
+        if request.stream:
+            await self._stream(exchange, watch, fleet, request, slot)
+        else:
+            caller = Caller.of(exchange)
+            answer = await complete(self._state, fleet, request, caller, slot)
+            await exchange.respond(200, answer, [JSON_TYPE])
+
+    def _reader(self, exchange: Exchange) -> Callable[[dict[str, Any]], CompletionRequest]:
+        strict = self._state.settings_of(exchange).strict_parameters
+        return lambda document: read_completion_request(document, strict=strict)
 
     async def _stream(
-        self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, request: CompletionRequest
+        self,
+        exchange: Exchange,
+        watch: ClientWatch,
+        fleet: Fleet,
+        request: CompletionRequest,
+        slot: Slot | None,
     ) -> None:
         """Send events as they come. The first delta decides between an answer and an error,
         unless it is so late that the client needs a sign of life first."""
-        stream = SseStream(exchange, watch, self._state.settings.sse_ping_s)
+        stream = SseStream(exchange, watch, self._state.settings_of(exchange).sse_ping_s)
+        send = slot.recording(stream.write) if slot is not None else stream.write
         caller = Caller.of(exchange)
         async with completion_turn(self._state, fleet, request, caller) as turn:
             writer = CompletionChunkWriter(turn)
             async for delta in turn:
-                await stream.write(await written(writer.parts, delta, writer.write))
+                await send(await written(writer.parts, delta, writer.write))
             end = writer.finish() + DONE
+        if slot is not None:
+            slot.keep_stream(turn, end)
         await stream.end(end)
 
 
-async def parsed(body: bytes, read: Callable[[dict[str, Any]], T]) -> T:
-    """What ``read`` makes of a JSON body. Raises InvalidRequest."""
-
-    def parse() -> T:
-        return read(parse_object(body))
-
-    if len(body) <= PARSE_INLINE_BYTES:
-        return parse()
-    return await asyncio.to_thread(parse)
-
-
 async def complete(
-    state: GatewayState, fleet: Fleet, request: CompletionRequest, caller: Caller
+    state: GatewayState,
+    fleet: Fleet,
+    request: CompletionRequest,
+    caller: Caller,
+    slot: Slot | None = None,
 ) -> bytes:
-    """The answer in one piece, as JSON. Raises what ``completion_turn`` raises."""
+    """The answer in one piece, as JSON; kept in ``slot``. Raises as ``completion_turn`` does."""
     while True:
         begun = False
         try:
@@ -94,9 +113,11 @@ async def complete(
                 async for delta in turn:
                     await written(gatherer.parts, delta, gatherer.take)
             tokens = turn.meter.prompt_tokens + turn.meter.completion_tokens
-            if is_heavy(turn, tokens):
-                return await asyncio.to_thread(gatherer.body)
-            return gatherer.body()
+            heavy = is_heavy(turn, tokens)
+            answer = await asyncio.to_thread(gatherer.body) if heavy else gatherer.body()
+            if slot is not None:
+                slot.keep(turn, answer)
+            return answer
         except EngineDead:
             # Nobody has heard of the answer before its end, so another engine may begin anew.
             if not begun:

@@ -9,10 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from engine.base import EmbedRequest, EngineDead, ModelInfo
 from gateway.control.fleet import Fleet, Route
+from gateway.control.gate import Used, Work
 from gateway.embedding.inputs import token_ids
 from gateway.errors import PromptTimeout
 from gateway.http.body import read_json_body
@@ -21,6 +23,8 @@ from gateway.http.watch import ClientWatch
 from gateway.protocol.embedding_answer import embedding_answer
 from gateway.protocol.embedding_request import EmbeddingRequest, read_embedding_request
 from gateway.protocol.json_body import parse_object
+from gateway.routing.dispatch import dispatch
+from gateway.routing.marks import tell_target
 from gateway.state import GatewayState
 
 # Work beyond these sizes would be felt by other streams, so it moves to a thread.
@@ -41,17 +45,27 @@ class Embeddings:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request; raises what the table of errors knows."""
-        settings = self._state.settings
+        settings = self._state.settings_of(exchange)
         with self._state.lifecycle.admit() as fleet:
             body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
-            async with ClientWatch(exchange):
-                request = await self._parse(body)
+            async with ClientWatch(exchange) as watch:
+                answering = dispatch(
+                    self._state, exchange, watch, fleet, "embeddings", body, self._local
+                )
                 del body
-                answer = await self._answer(exchange, fleet, request)
-                await exchange.respond(200, answer, [JSON_TYPE])
+                await answering
 
-    async def _parse(self, body: bytes) -> EmbeddingRequest:
-        strict = self._state.settings.strict_parameters
+    async def _local(
+        self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
+    ) -> None:
+        """Answer with an engine of this process."""
+        request = await self._parse(exchange, body)
+        del body
+        answer = await self._answer(exchange, fleet, request)
+        await exchange.respond(200, answer, [JSON_TYPE])
+
+    async def _parse(self, exchange: Exchange, body: bytes) -> EmbeddingRequest:
+        strict = self._state.settings_of(exchange).strict_parameters
 
         def parse() -> EmbeddingRequest:
             return read_embedding_request(parse_object(body), strict=strict)
@@ -61,9 +75,8 @@ class Embeddings:
     async def _answer(self, exchange: Exchange, fleet: Fleet, request: EmbeddingRequest) -> bytes:
         """Answer from the replica the fleet chooses; choose again when it dies."""
         while True:
-            route = fleet.route(request.model, exchange.principal, "embeddings")
-            exchange.marks = [(b"x-gateway-model", route.info.id.encode())]
-            exchange.details["model"] = route.info.id
+            route = fleet.route(request.model, exchange.principal, "embeddings", exchange.ask)
+            tell_target(exchange.marks, exchange.details, route, exchange.ask)
             exchange.details["inputs"] = len(request.inputs)
             try:
                 return await self._embed(exchange, route, request)
@@ -72,22 +85,39 @@ class Embeddings:
 
     async def _embed(self, exchange: Exchange, route: Route, request: EmbeddingRequest) -> bytes:
         info = route.info
+        self._state.admission.refuse_early(route, exchange.priority)
         prompts = await self._tokenize(info, request)
         tokens = sum(map(len, prompts))
-        work = EmbedRequest(
+        asked = EmbedRequest(
             request_id=f"embd-{os.urandom(12).hex()}",
             prompts=prompts,
             dimensions=request.dimensions,
             normalize=request.normalize,
-            priority=exchange.priority,
         )
-        made = await route.embed(work)
+        work = Work(
+            request_id=asked.request_id,
+            principal=exchange.principal,
+            model=route.asked,
+            route=route,
+            prompt_tokens=tokens,
+            max_tokens=0,
+            is_capped=True,
+            choices=0,
+            priority=exchange.priority,
+            deadline=exchange.deadline,
+            used=Used(),
+            marks=exchange.marks,
+        )
+        async with self._state.gate.enter(work):
+            made = await route.embed(replace(asked, priority=work.priority))
+            work.used.prompt_tokens = tokens
         metrics = self._state.lifecycle.metrics.models[info.id]
         metrics.prompt_tokens += tokens
         metrics.queue.observe(made.queue_s)
         metrics.end_to_end.observe(time.perf_counter() - exchange.started)
         metrics.finished["stop"] += len(prompts)
         exchange.details["prompt_tokens"] = tokens
+        exchange.details["admission_ms"] = round(work.used.admission_s * 1000, 2)
         exchange.details["queue_ms"] = round(made.queue_s * 1000, 2)
 
         def write() -> bytes:

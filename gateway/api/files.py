@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api import openapi_batches as schemas
+from gateway.api.health import exchange_of, gateway_of
 from gateway.batch.file_rows import StoredFile
 from gateway.batch.files import (
     BATCH_LIFETIME_S,
@@ -33,7 +34,6 @@ from gateway.http.exchange import Exchange
 from gateway.http.multipart import read_form
 from gateway.http.watch import ClientWatch
 from gateway.protocol.values import Integer, OneOf, missing
-from gateway.state import GatewayState
 
 router = APIRouter(tags=["files"])
 
@@ -69,7 +69,7 @@ async def take_upload(exchange: Exchange, request: Request) -> dict[str, Any]:
     """Write the upload to disk as it arrives, and make it a file once it is complete."""
     settings = gateway_of(request).settings
     files = files_of(request)
-    draft = await files.draft(exchange.principal.id)
+    draft = await files.draft(exchange.principal.owner)
     try:
         form = await read_form(
             exchange,
@@ -119,7 +119,7 @@ async def list_files(
     purpose: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """The caller's own files."""
-    owner = exchange_of(request).principal.id
+    owner = exchange_of(request).principal.owner
     found, more = await files_of(request).page(
         owner, after=after, limit=limit, order=order, purpose=purpose
     )
@@ -134,7 +134,7 @@ async def list_files(
 )
 async def retrieve_file(request: Request, file_id: str) -> Response:
     """One of the caller's files."""
-    stored = await files_of(request).get(exchange_of(request).principal.id, file_id)
+    stored = await files_of(request).get(exchange_of(request).principal.owner, file_id)
     return shown(stored.card())
 
 
@@ -147,7 +147,7 @@ async def retrieve_file(request: Request, file_id: str) -> Response:
 async def download_file(request: Request, file_id: str) -> Response:
     """The bytes that were uploaded or produced."""
     exchange = exchange_of(request)
-    stored, stream = await files_of(request).open(exchange.principal.id, file_id)
+    stored, stream = await files_of(request).open(exchange.principal.owner, file_id)
     return Download(exchange, stored, stream)
 
 
@@ -159,7 +159,7 @@ async def download_file(request: Request, file_id: str) -> Response:
 )
 async def delete_file(request: Request, file_id: str) -> Response:
     """Batches that have been created from it go on."""
-    await files_of(request).delete(exchange_of(request).principal.id, file_id)
+    await files_of(request).delete(exchange_of(request).principal.owner, file_id)
     return shown({"id": file_id, "object": "file", "deleted": True})
 
 
@@ -226,18 +226,6 @@ def page(cards: list[dict[str, Any]], more: bool) -> dict[str, Any]:
 def shown(document: dict[str, Any]) -> Response:
     """A JSON answer."""
     return Response(orjson.dumps(document), media_type="application/json")
-
-
-def exchange_of(request: Request) -> Exchange:
-    """The exchange that this request belongs to."""
-    exchange: Exchange = request.scope["exchange"]
-    return exchange
-
-
-def gateway_of(request: Request) -> GatewayState:
-    """The state shared by all handlers."""
-    state: GatewayState = request.app.state.gateway
-    return state
 
 
 def batches_of(request: Request) -> Batches:

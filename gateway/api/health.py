@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from gateway.control.fleet import Replica
 from gateway.errors import LOADING_RETRY_S
+from gateway.http.exchange import Exchange
 from gateway.state import GatewayState
 
 router = APIRouter(tags=["health"])
@@ -28,8 +29,9 @@ async def startup(request: Request) -> JSONResponse:
     lifecycle = gateway_of(request).lifecycle
     body: dict[str, Any] = {"status": "loading", "stage": "starting", "fraction": None}
     if lifecycle.fleet is not None:
-        progress = lifecycle.fleet.pools[0].replicas[0].engine.progress
-        body.update(stage=progress.stage, fraction=progress.fraction)
+        for replica in lifecycle.fleet.pools[0].replicas[:1]:
+            progress = replica.engine.progress
+            body.update(stage=progress.stage, fraction=progress.fraction)
         body["engines"] = [state_of(replica) for replica in lifecycle.fleet]
         if lifecycle.started:
             body["status"] = "started"
@@ -52,7 +54,7 @@ async def ready(request: Request) -> JSONResponse:
     await fleet.notice_deaths()
     if not fleet.started:
         return probe({"status": "engine_dead"}, ok=False)
-    down = [pool.names[0] for pool in fleet.pools if pool.pick() is None]
+    down = [pool.names[0] for pool in fleet.pools if not fleet.is_up(pool)]
     if down:
         return probe({"status": "degraded", "down": down}, ok=True)
     return probe({"status": "ready"}, ok=True)
@@ -74,6 +76,12 @@ def gateway_of(request: Request) -> GatewayState:
     """The state that the application was built with."""
     state: GatewayState = request.app.state.gateway
     return state
+
+
+def exchange_of(request: Request) -> Exchange:
+    """The exchange that this request belongs to."""
+    exchange: Exchange = request.scope["exchange"]
+    return exchange
 
 
 def probe(body: dict[str, Any], *, ok: bool) -> JSONResponse:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
-from gateway.chat.raw_prompt import in_thread, raw_prompts
-from gateway.chat.turn import Caller, ChatTurn, chat_turn
+from gateway.chat.caller import Caller
+from gateway.chat.raw_prompt import conversation_ids
+from gateway.chat.template import ChatTemplate
+from gateway.chat.turn import ChatTurn, chat_turn
 from gateway.control.fleet import Fleet
 from gateway.errors import InvalidRequest
 from gateway.http.body import read_json_body
@@ -19,12 +21,10 @@ from gateway.http.watch import ClientWatch
 from gateway.protocol.anthropic_events import PING, AnswerPlan, EventWriter, MessageGatherer, frame
 from gateway.protocol.anthropic_request import MessageRequest, read_message_request
 from gateway.protocol.chat_request import ChatRequest
-from gateway.protocol.json_body import parse_object
+from gateway.protocol.json_body import parsed
 from gateway.protocol.token_requests import TokenizeRequest
+from gateway.routing.dispatch import dispatch
 from gateway.state import GatewayState
-
-# Parsing a larger body takes long enough to be felt by other streams.
-PARSE_INLINE_BYTES = 256 * 1024
 
 
 class Messages:
@@ -38,18 +38,28 @@ class Messages:
         with self._state.lifecycle.admit() as fleet:
             body = await read_body(self._state, exchange)
             async with ClientWatch(exchange) as watch:
-                request = await parse(self._state, body, counting=False)
+                answering = dispatch(
+                    self._state, exchange, watch, fleet, "messages", body, self._local
+                )
                 del body
-                stream = None
-                if request.chat.stream:
-                    stream = SseStream(exchange, watch, self._state.settings.sse_ping_s, PING)
-                async with AsyncExitStack() as stack:
-                    with request.naming_own_fields():
-                        turn, plan = await self._begin(stack, fleet, request, Caller.of(exchange))
-                    if stream is not None:
-                        await write_stream(stream, turn, plan)
-                    else:
-                        await write_message(exchange, turn, plan)
+                await answering
+
+    async def _local(
+        self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
+    ) -> None:
+        """Answer with an engine of this process."""
+        request = await parse(self._state, exchange, body, counting=False)
+        del body
+        stream = None
+        if request.chat.stream:
+            stream = SseStream(exchange, watch, self._state.settings_of(exchange).sse_ping_s, PING)
+        async with AsyncExitStack() as stack:
+            with request.naming_own_fields():
+                turn, plan = await self._begin(stack, fleet, request, Caller.of(exchange))
+            if stream is not None:
+                await write_stream(stream, turn, plan)
+            else:
+                await write_message(exchange, turn, plan)
 
     async def _begin(
         self, stack: AsyncExitStack, fleet: Fleet, request: MessageRequest, caller: Caller
@@ -89,21 +99,19 @@ class CountTokens:
         with self._state.lifecycle.admit() as fleet:
             body = await read_body(self._state, exchange)
             async with ClientWatch(exchange):
-                request = await parse(self._state, body, counting=True)
+                request = await parse(self._state, exchange, body, counting=True)
                 route = fleet.route(request.chat.model, exchange.principal)
                 exchange.details["model"] = route.info.id
-                raw = await raw_prompts(route.prompts, route.info)
                 with request.naming_own_fields():
-                    ids = await in_thread(raw.chat_ids, to_tokenize(request.chat))
+                    asked = to_tokenize(request.chat, route.prompts.template)
+                    ids = await conversation_ids(route.prompts, asked, self._state.media)
                 answer = orjson.dumps({"input_tokens": len(ids)})
                 await exchange.respond(200, answer, [JSON_TYPE])
 
 
-def to_tokenize(chat: ChatRequest) -> TokenizeRequest:
+def to_tokenize(chat: ChatRequest, template: ChatTemplate | None) -> TokenizeRequest:
     """The prompt of a chat request alone; unlike a prompt to answer, it may have any length."""
-    variables = chat.template_variables
-    if chat.reasoning_effort is not None:
-        variables = {"reasoning_effort": chat.reasoning_effort, **variables}
+    effort = template.effort_variables(chat.reasoning_effort) if template is not None else {}
     return TokenizeRequest(
         model=chat.model,
         prompt=None,
@@ -111,7 +119,7 @@ def to_tokenize(chat: ChatRequest) -> TokenizeRequest:
         tools=chat.tools,
         add_generation_prompt=chat.add_generation_prompt,
         continue_final_message=chat.continue_final_message,
-        template_variables=variables,
+        template_variables=effort | chat.template_variables,
         add_special_tokens=False,
         return_token_strs=False,
     )
@@ -119,18 +127,20 @@ def to_tokenize(chat: ChatRequest) -> TokenizeRequest:
 
 async def read_body(state: GatewayState, exchange: Exchange) -> bytes:
     """The body of a request, within the server's bounds."""
-    settings = state.settings
+    settings = state.settings_of(exchange)
     return await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
 
 
-async def parse(state: GatewayState, body: bytes, *, counting: bool) -> MessageRequest:
+async def parse(
+    state: GatewayState, exchange: Exchange, body: bytes, *, counting: bool
+) -> MessageRequest:
     """The checked request; a large one is read in a thread."""
-    strict = state.settings.strict_parameters
+    strict = state.settings_of(exchange).strict_parameters
 
-    def read() -> MessageRequest:
-        return read_message_request(parse_object(body), strict=strict, counting=counting)
+    def read(document: dict[str, Any]) -> MessageRequest:
+        return read_message_request(document, strict=strict, counting=counting)
 
-    return read() if len(body) <= PARSE_INLINE_BYTES else await asyncio.to_thread(read)
+    return await parsed(body, read)
 
 
 async def write_stream(stream: SseStream, turn: ChatTurn, plan: AnswerPlan) -> None:

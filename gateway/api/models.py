@@ -6,7 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from gateway.control.fleet import Fleet, Replica
+from gateway.api.health import exchange_of
+from gateway.control.fleet import Fleet, Pool, Replica
 from gateway.errors import ModelNotFound
 from gateway.state import GatewayState
 
@@ -15,24 +16,33 @@ router = APIRouter(tags=["models"])
 
 @router.get("/v1/models", summary="List the served models")
 async def list_models(request: Request) -> dict[str, Any]:
-    """Each loaded model under each of its names."""
-    return {"object": "list", "data": [card(r, name) for name, r in by_name(request).items()]}
+    """Each loaded model under each of its names, as far as the key may use them."""
+    return {"object": "list", "data": list(by_name(request).values())}
 
 
 @router.get("/v1/models/{model_id:path}", summary="Describe a served model")
 async def get_model(request: Request, model_id: str) -> dict[str, Any]:
     """One model by any of its names; 404 model_not_found otherwise."""
-    replica = by_name(request).get(model_id)
-    if replica is None:
+    found = by_name(request).get(model_id)
+    if found is None:
         raise ModelNotFound(f"The model '{model_id}' does not exist.", param="model")
-    return card(replica, model_id)
+    return found
 
 
-def by_name(request: Request) -> dict[str, Replica]:
-    """A replica of each model, by every name; raises ModelLoading before anything serves."""
+def by_name(request: Request) -> dict[str, dict[str, Any]]:
+    """The card of each model by every name that the key may use.
+
+    Raises ModelLoading before anything serves.
+    """
     state: GatewayState = request.app.state.gateway
     fleet: Fleet = state.lifecycle.loaded_fleet()
-    return {name: r for r in fleet.models() for name in (r.info.id, *r.info.aliases)}
+    rights = exchange_of(request).principal.rights
+    cards = {name: card(r, name) for r in fleet.models() for name in fleet.names_of(r)}
+    for pool in fleet.pools:
+        if fleet.is_up(pool):
+            for name in pool.names:
+                cards.setdefault(name, remote_card(pool, name))
+    return {name: found for name, found in cards.items() if rights.allows_model(name)}
 
 
 def card(replica: Replica, name: str) -> dict[str, Any]:
@@ -45,4 +55,15 @@ def card(replica: Replica, name: str) -> dict[str, Any]:
         "owned_by": "llm-gateway",
         "root": info.id,
         "max_model_len": info.max_model_len,
+    }
+
+
+def remote_card(pool: Pool, name: str) -> dict[str, Any]:
+    """A model that other servers run, or that is split; its length is not known here."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": pool.created,
+        "owned_by": "llm-gateway",
+        "root": pool.names[0],
     }

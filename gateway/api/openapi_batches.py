@@ -15,7 +15,7 @@ from gateway.protocol.values import Schema
 ERRORS = {
     400: "A field is missing, mistyped or out of bounds; `param` names it.",
     401: "No valid key.",
-    403: "The Host header is malformed or foreign.",
+    403: "The key does not allow this, or the Host header is malformed or foreign.",
     404: "The caller has no object with this id.",
     408: "The body did not arrive in time.",
     409: "The batch has ended already.",

@@ -24,6 +24,7 @@ ERRORS = {
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is not plain JSON.",
+    "429": "A limit or a budget is used up; see Retry-After.",
     "500": "A defect; quote the request id.",
     "503": "Loading or shutting down; see Retry-After.",
     "529": "Overloaded; see Retry-After.",

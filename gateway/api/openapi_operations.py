@@ -78,7 +78,7 @@ MODEL_LIST = record({"object": {"const": "list"}, "data": array({"$ref": MODEL_R
 ERRORS = {
     "400": "A parameter is missing, mistyped or out of bounds.",
     "401": "No valid key.",
-    "403": "The Host header is malformed, or foreign to a server without keys.",
+    "403": "The key does not allow this, or the Host header is malformed or foreign.",
     "404": "There is no such thing here.",
     "405": "The route takes another method; see Allow.",
     "500": "A defect; quote the request id.",
@@ -119,7 +119,8 @@ def completed(described: dict[str, Any]) -> dict[str, Any]:
         schemas.pop(name, None)
     schemas.update(SCHEMAS)
     for path, responses in ANSWERS.items():
-        document["paths"][path]["get"]["responses"].update(responses)
+        if path in document["paths"]:  # unless it is on a port of its own
+            document["paths"][path]["get"]["responses"].update(responses)
     for methods in document["paths"].values():
         for method, operation in methods.items():
             if method in METHODS:

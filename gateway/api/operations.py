@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from gateway import __version__
-from gateway.api.health import gateway_of
+from gateway.api.health import exchange_of, gateway_of
 from gateway.control.fleet import Replica
 from gateway.telemetry.metrics import CONTENT_TYPE
 
@@ -17,11 +17,22 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/version", summary="Versions of the gateway and of what it serves")
 async def version(request: Request) -> dict[str, Any]:
-    """``model`` is the first one, null until it has loaded; ``engines`` lists them all."""
+    """``model`` is the first one, null until it has loaded; ``engines`` lists them all, as far
+    as the key may use them; ``config`` is the hash of the configuration in force."""
     fleet = gateway_of(request).lifecycle.fleet
-    engines = [describe(replica) for replica in fleet or ()]
+    rights = exchange_of(request).principal.rights
+    engines = [
+        describe(replica)
+        for replica in fleet or ()
+        if any(map(rights.allows_model, replica.config.names))
+    ]
     model = engines[0] if engines and engines[0]["ready"] else None
-    return {"version": __version__, "model": model, "engines": engines}
+    return {
+        "version": __version__,
+        "config": gateway_of(request).live.current.digest,
+        "model": model,
+        "engines": engines,
+    }
 
 
 def describe(replica: Replica) -> dict[str, Any]:

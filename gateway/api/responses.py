@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import orjson
 from fastapi import FastAPI
@@ -12,25 +14,23 @@ from fastapi import FastAPI
 from gateway.api.responses_background import BackgroundRuns
 from gateway.api.responses_service import ResponsesService, Work
 from gateway.api.responses_stored import stored_routes
-from gateway.chat.turn import Caller
+from gateway.chat.caller import Caller
 from gateway.control.fleet import Fleet
-from gateway.errors import ErrorAnswer, answer, is_expected
+from gateway.errors import DeadlinePassed, ErrorAnswer, answer, is_expected
 from gateway.http.body import read_json_body
 from gateway.http.edge import HotHandler
 from gateway.http.exchange import JSON_TYPE, Exchange
 from gateway.http.sse_stream import SseStream
 from gateway.http.watch import ClientWatch
-from gateway.protocol.json_body import parse_object
+from gateway.protocol.json_body import parsed
 from gateway.protocol.response_answer import ResponseAnswer
 from gateway.protocol.response_events import error_event
 from gateway.protocol.response_request import ResponseRequest, read_response_request
+from gateway.routing.dispatch import dispatch
 from gateway.state import GatewayState
 from gateway.store.responses import Record
 
 log = logging.getLogger("gateway.responses")
-
-# Parsing a larger body takes long enough to be felt by other streams.
-PARSE_INLINE_BYTES = 256 * 1024
 
 
 class Responses:
@@ -45,27 +45,33 @@ class Responses:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request; raises what the table of errors knows."""
-        settings = self._state.settings
+        settings = self._state.settings_of(exchange)
         with self._state.lifecycle.admit() as fleet:
             body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
             async with ClientWatch(exchange) as watch:
-                request = await self._parse(body)
+                answering = dispatch(
+                    self._state, exchange, watch, fleet, "responses", body, self._local
+                )
                 del body
-                work = await self._service.prepare(exchange.principal.id, request)
-                if request.background:
-                    await self._answer_at_once(exchange, watch, fleet, work)
-                elif request.stream:
-                    await self._stream(exchange, watch, fleet, work)
-                else:
-                    await self._respond(exchange, fleet, work)
+                await answering
 
-    async def _parse(self, body: bytes) -> ResponseRequest:
-        strict = self._state.settings.strict_parameters
+    async def _local(
+        self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
+    ) -> None:
+        """Answer with an engine of this process."""
+        request = await parsed(body, self._reader(exchange))
+        del body
+        work = await self._service.prepare(exchange.principal.owner, request)
+        if request.background:
+            await self._answer_at_once(exchange, watch, fleet, work)
+        elif request.stream:
+            await self._stream(exchange, watch, fleet, work)
+        else:
+            await self._respond(exchange, fleet, work)
 
-        def parse() -> ResponseRequest:
-            return read_response_request(parse_object(body), strict=strict)
-
-        return parse() if len(body) <= PARSE_INLINE_BYTES else await asyncio.to_thread(parse)
+    def _reader(self, exchange: Exchange) -> Callable[[dict[str, Any]], ResponseRequest]:
+        strict = self._state.settings_of(exchange).strict_parameters
+        return lambda document: read_response_request(document, strict=strict)
 
     async def _respond(self, exchange: Exchange, fleet: Fleet, work: Work) -> None:
         """Answer in one piece."""
@@ -85,7 +91,7 @@ class Responses:
         """Send events as they come. The first delta decides between an answer and an error,
         unless it is so late that the client needs a sign of life first."""
         found = ResponseAnswer(work.head, stream=True)
-        stream = SseStream(exchange, watch, self._state.settings.sse_ping_s)
+        stream = SseStream(exchange, watch, self._state.settings_of(exchange).sse_ping_s)
         begun = False
         try:
             async with AsyncExitStack() as stack:
@@ -97,6 +103,12 @@ class Responses:
                     if data := found.take(part):
                         await stream.write(data)
             ending = found.complete()
+        except asyncio.CancelledError:
+            # The client has its id, and can read and go on from what there is.
+            if begun:
+                found.cancel()
+                await self._keep(exchange, found, work)
+            raise
         except Exception as error:
             if not exchange.status:
                 raise
@@ -111,12 +123,12 @@ class Responses:
         self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, work: Work
     ) -> None:
         """Answer that the work is queued; as a stream, follow it. It goes on without the client."""
-        live = await self._runs.start(fleet, exchange.principal, work)
+        live = await self._runs.start(fleet, exchange.principal, work, exchange.ask)
         exchange.details["response"] = live.id
         exchange.details["background"] = True
         if not work.request.stream:
             return await exchange.respond(200, orjson.dumps(live.answer.body), [JSON_TYPE])
-        stream = SseStream(exchange, watch, self._state.settings.sse_ping_s)
+        stream = SseStream(exchange, watch, self._state.settings_of(exchange).sse_ping_s)
         async for data in live.follow(-1):
             await stream.write(data)
         await stream.end(b"")
@@ -125,7 +137,7 @@ class Responses:
         """Store the response where that is wanted; it says so when it is not kept."""
         if work.request.store:
             record = Record(found.body, work.input)
-            found.body["store"] = await self._service.keep(exchange.principal.id, record)
+            found.body["store"] = await self._service.keep(exchange.principal.owner, record)
 
 
 def note_break(exchange: Exchange, error: Exception) -> ErrorAnswer:
@@ -133,7 +145,7 @@ def note_break(exchange: Exchange, error: Exception) -> ErrorAnswer:
     if not is_expected(error):
         log.error("a response failed", exc_info=error)
     told = answer(error, exchange.request_id)
-    exchange.outcome = "failed"
+    exchange.outcome = "cancelled" if isinstance(error, DeadlinePassed) else "failed"
     exchange.error_code = told.code
     return told
 

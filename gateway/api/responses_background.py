@@ -8,14 +8,18 @@ import time
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from engine.base import EngineOverloaded
 from gateway.api.responses_service import ResponsesService, Work, not_found
-from gateway.chat.turn import Caller, ChatTurn
-from gateway.control.auth import Principal
+from gateway.chat.caller import Caller
+from gateway.chat.turn import ChatTurn
 from gateway.control.fleet import Fleet
-from gateway.errors import OVERLOADED_RETRY_S, InvalidRequest, is_expected
+from gateway.control.ledger.ledger import Ended
+from gateway.control.rights import Principal
+from gateway.errors import OVERLOADED_RETRY_S, InvalidRequest, RateLimited, is_expected
 from gateway.protocol.response_answer import ResponseAnswer
+from gateway.routing.ask import Ask
 from gateway.settings import ONNX_MAX_NUM_SEQS
 from gateway.store.responses import Record
 from gateway.telemetry.logging import REQUEST_ID
@@ -30,13 +34,16 @@ class LiveResponse:
 
     Attributes:
         answer: what it has become until now.
+        caller: who asked for it, and what became of it.
         ended: nothing more is added.
         cancelled: its caller asked for the end.
     """
 
-    def __init__(self, tenant: str, work: Work) -> None:
+    def __init__(self, tenant: str, work: Work, caller: Caller) -> None:
         self.tenant = tenant
         self.work = work
+        self.caller = caller
+        self.request_id = REQUEST_ID.get() or ""
         self.answer = ResponseAnswer(work.head, stream=work.request.stream)
         self.ended = False
         self.cancelled = False
@@ -110,7 +117,9 @@ class BackgroundRuns:
         self._slots = asyncio.Semaphore(settings.max_num_seqs or ONNX_MAX_NUM_SEQS)
         self._live: dict[str, LiveResponse] = {}
 
-    async def start(self, fleet: Fleet, principal: Principal, work: Work) -> LiveResponse:
+    async def start(
+        self, fleet: Fleet, principal: Principal, work: Work, ask: Ask | None = None
+    ) -> LiveResponse:
         """Store the response as queued and begin to work on it.
 
         Raises EngineOverloaded, StorageUnavailable, and what building its prompt raises.
@@ -118,13 +127,13 @@ class BackgroundRuns:
         self._forget_ended()
         if len(self._live) >= self._most:
             raise EngineOverloaded("too many background responses wait")
-        caller = Caller(principal, time.perf_counter(), {}, [])
-        live = LiveResponse(principal.id, work)
+        caller = Caller(principal, time.perf_counter(), {}, [], ask=ask)
+        live = LiveResponse(principal.owner, work, caller)
         self._live[live.id] = live
         try:
-            work.head["model"] = fleet.route(work.chat.model, principal).info.id
+            work.head["model"] = fleet.route(work.chat.model, principal, ask=ask).info.id
             await self._service.fit(work, fleet, caller)
-            if not await self._service.store.put(principal.id, live.record):
+            if not await self._service.store.put(principal.owner, live.record):
                 raise InvalidRequest(
                     "A background response must be stored, and this one cannot be: it is too "
                     "large, or this server keeps none.",
@@ -134,7 +143,7 @@ class BackgroundRuns:
             del self._live[live.id]
             raise
         live.add(live.answer.queued())
-        live.task = asyncio.create_task(self._run(live, caller))
+        live.task = asyncio.create_task(self._run(live))
         return live
 
     def find(self, tenant: str, response_id: str) -> LiveResponse | None:
@@ -156,9 +165,8 @@ class BackgroundRuns:
         """Know nothing of a response any more; it has ended."""
         self._live.pop(live.id, None)
 
-    async def _run(self, live: LiveResponse, caller: Caller) -> None:
-        answer = live.answer
-        request_id = REQUEST_ID.get() or ""
+    async def _run(self, live: LiveResponse) -> None:
+        answer, caller, request_id = live.answer, live.caller, live.request_id
         try:
             with self._service.state.lifecycle.admit() as fleet:
                 try:
@@ -176,15 +184,36 @@ class BackgroundRuns:
             # The server began to drain before this could begin.
             await self._settle(live, answer.fail(error, request_id))
         fields = {"response": live.id, "status": answer.body["status"], **caller.details}
-        log.info("background response", extra={"fields": {"key": live.tenant, **fields}})
+        log.info("background response", extra={"fields": {"key": caller.principal.id, **fields}})
 
     async def _settle(self, live: LiveResponse, ending: bytes) -> None:
-        """Store the end, then show it. Stays in memory where storing failed."""
+        """Count it, store the end, then show it. Stays in memory where storing failed."""
+        self._enter(live)
         live.end(ending + live.answer.last())
         record = await asyncio.to_thread(live.final_record)
         if await self._service.finish(live.tenant, record):
             self._live.pop(live.id, None)
         live.publish_end()
+
+    def _enter(self, live: LiveResponse) -> None:
+        """Enter the request into the ledger, once its status is the last one."""
+        if live.ended:
+            return
+        body, caller = live.answer.body, live.caller
+        outcome = {"failed": "failed", "cancelled": "cancelled"}.get(body["status"], "completed")
+        self._service.state.ledger.record(
+            Ended(
+                source="background",
+                principal=caller.principal,
+                route="/v1/responses",
+                request_id=live.request_id,
+                outcome=outcome,
+                status=200,
+                error_code=(body.get("error") or {}).get("code"),
+                total_s=time.perf_counter() - caller.started,
+                details=caller.details,
+            )
+        )
 
     async def _generate(self, live: LiveResponse, fleet: Fleet, caller: Caller) -> None:
         async with AsyncExitStack() as stack:
@@ -196,12 +225,19 @@ class BackgroundRuns:
     async def _turn(
         self, stack: AsyncExitStack, live: LiveResponse, fleet: Fleet, caller: Caller
     ) -> ChatTurn:
-        """Nobody waits for the first token here, so a full queue is waited out."""
+        """Nobody waits for the first token here, so a full queue or window is waited out."""
         while True:
+            # It may have waited long: its key may have ended or lost rights meanwhile.
+            principal = self._service.state.keyring.renew(caller.principal)
+            caller = replace(caller, principal=principal)
             try:
                 return await self._service.turn(stack, fleet, live.work, caller)
             except EngineOverloaded:
                 await asyncio.sleep(OVERLOADED_RETRY_S)
+            except RateLimited as error:
+                if not error.retry or error.retry_after_ms is None:
+                    raise
+                await asyncio.sleep(error.retry_after_ms / 1000)
 
     def _forget_ended(self) -> None:
         """Make room: drop the oldest ends that could not be stored."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base import RequestRejected
-from gateway.chat.turn import Caller, ChatTurn, chat_turn
+from gateway.chat.caller import Caller
+from gateway.chat.turn import ChatTurn, chat_turn
 from gateway.control.fleet import Fleet
 from gateway.errors import InvalidRequest, ObjectNotFound, StorageUnavailable
 from gateway.protocol.chat_request import ChatRequest
@@ -96,7 +97,9 @@ class ResponsesService:
         conversation, chat = work.conversation, work.chat
         while True:
             try:
-                await fleet.route(chat.model, caller.principal).prompts.build(chat)
+                await fleet.route(chat.model, caller.principal, ask=caller.ask).prompts.build(
+                    chat, self.state.media
+                )
             except InvalidRequest as error:
                 shorter = None
                 if work.request.truncates and error.code == "context_length_exceeded":

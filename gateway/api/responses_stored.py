@@ -92,7 +92,7 @@ def stored_routes(service: ResponsesService, runs: BackgroundRuns) -> APIRouter:
 def tenant_of(request: Request) -> str:
     """Whose responses may be seen."""
     exchange: Exchange = request.scope["exchange"]
-    return exchange.principal.id
+    return exchange.principal.owner
 
 
 def as_json(body: Json) -> Response:

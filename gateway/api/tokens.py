@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import orjson
 
-from gateway.api.completions import parsed
-from gateway.chat.raw_prompt import RawPrompts, in_thread, raw_prompts
+from gateway.chat.prompt import PromptBuilder
+from gateway.chat.raw_prompt import RawPrompts, conversation_ids, in_thread, raw_prompts
 from gateway.control.fleet import Fleet
 from gateway.http.body import read_json_body
 from gateway.http.exchange import JSON_TYPE, Exchange
 from gateway.http.watch import ClientWatch
+from gateway.protocol.json_body import parsed
 from gateway.protocol.token_requests import (
     DetokenizeRequest,
     TokenizeRequest,
@@ -34,10 +35,16 @@ class Tokenize:
         """Answer one request; raises what the table of errors knows."""
 
         def read(document: dict[str, Any]) -> TokenizeRequest:
-            strict = self._state.settings.strict_parameters
+            strict = self._state.settings_of(exchange).strict_parameters
             return read_tokenize_request(document, strict=strict)
 
-        await respond(self._state, exchange, read, tokenized)
+        async def work(builder: PromptBuilder, request: TokenizeRequest) -> bytes:
+            ids = None
+            if request.prompt is None:
+                ids = await conversation_ids(builder, request, self._state.media)
+            return await in_thread(tokenized, await raw_prompts(builder), request, ids)
+
+        await respond(self._state, exchange, read, work)
 
 
 class Detokenize:
@@ -50,41 +57,43 @@ class Detokenize:
         """Answer one request; raises what the table of errors knows."""
 
         def read(document: dict[str, Any]) -> DetokenizeRequest:
-            strict = self._state.settings.strict_parameters
+            strict = self._state.settings_of(exchange).strict_parameters
             return read_detokenize_request(document, strict=strict)
 
-        await respond(self._state, exchange, read, detokenized)
+        async def work(builder: PromptBuilder, request: DetokenizeRequest) -> bytes:
+            return await in_thread(detokenized, await raw_prompts(builder), request)
+
+        await respond(self._state, exchange, read, work)
 
 
 async def respond(
     state: GatewayState,
     exchange: Exchange,
     read: Callable[[dict[str, Any]], R],
-    work: Callable[[RawPrompts, R], bytes],
+    work: Callable[[PromptBuilder, R], Awaitable[bytes]],
 ) -> None:
-    """Read a request, find its model, do the work in a thread and answer."""
-    settings = state.settings
+    """Read a request, find its model, do the work and answer."""
+    settings = state.settings_of(exchange)
     with state.lifecycle.admit() as fleet:
         body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
         async with ClientWatch(exchange):
             request = await parsed(body, read)
-            raw = await model_of(fleet, exchange, request.model)
-            await exchange.respond(200, await in_thread(work, raw, request), [JSON_TYPE])
+            builder = model_of(fleet, exchange, request.model)
+            await exchange.respond(200, await work(builder, request), [JSON_TYPE])
 
 
-async def model_of(fleet: Fleet, exchange: Exchange, name: str | None) -> RawPrompts:
+def model_of(fleet: Fleet, exchange: Exchange, name: str | None) -> PromptBuilder:
     """The tokeniser of a model by any of its names. Raises what ``Fleet.route`` raises."""
     route = fleet.route(name, exchange.principal, "any")
     exchange.details["model"] = route.info.id
-    return await raw_prompts(route.prompts, route.info)
+    return route.prompts
 
 
-def tokenized(raw: RawPrompts, request: TokenizeRequest) -> bytes:
-    """The answer to /tokenize. Raises InvalidRequest or PromptTimeout."""
-    if request.prompt is None:
-        ids = raw.chat_ids(request)
-    else:
-        ids = raw.encode(request.prompt, add_special_tokens=request.add_special_tokens).ids
+def tokenized(raw: RawPrompts, request: TokenizeRequest, ids: list[int] | None) -> bytes:
+    """The answer to /tokenize; ``ids`` are None for a prompt."""
+    if ids is None:
+        text = request.prompt or ""
+        ids = list(raw.encode(text, add_special_tokens=request.add_special_tokens).ids)
     return orjson.dumps(
         {
             "count": len(ids),

@@ -30,17 +30,18 @@ TIMES = (
 
 INSERT = """
     INSERT INTO batches (id, owner, status, endpoint, input_file_id, input_bytes,
-        completion_window, metadata, output_lifetime_s, created_at, expires_at)
-    VALUES (?, ?, 'validating', ?, ?, ?, ?, ?, ?, ?, ?)
+        completion_window, metadata, output_lifetime_s, created_at, expires_at, key)
+    VALUES (?, ?, 'validating', ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class NewBatch:
-    """What a caller asks for, and the id it gets."""
+    """What a caller asks for, and the id it gets. ``key`` is the id of the caller's key."""
 
     batch_id: str
     owner: str
+    key: str
     endpoint: str
     input_file_id: str
     completion_window: str
@@ -56,6 +57,7 @@ class Batch:
     position: int
     id: str
     owner: str
+    key: str
     status: str
     endpoint: str
     input_file_id: str
@@ -156,6 +158,7 @@ def create(db: sqlite3.Connection, asked: NewBatch, source: StoredFile) -> Batch
         asked.output_lifetime_s,
         created,
         created + asked.window_s,
+        asked.key,
     )
     db.execute(INSERT, row)
     return fetch(db, asked.owner, asked.batch_id)
@@ -190,6 +193,7 @@ def select(db: sqlite3.Connection, statement: str, values: Any) -> Iterator[Batc
             position=found["position"],
             id=found["id"],
             owner=found["owner"],
+            key=found["key"],
             status=found["status"],
             endpoint=found["endpoint"],
             input_file_id=found["input_file_id"],

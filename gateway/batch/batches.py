@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from gateway.batch.batch_metrics import BatchCounts
 from gateway.batch.batch_rows import (
     ACTIVE,
     Batch,
@@ -53,10 +54,15 @@ FINISH = {
 
 
 class BatchStore:
-    """All batches. Every method is one transaction and raises StorageUnavailable."""
+    """All batches. Every method is one transaction and raises StorageUnavailable.
+
+    Attributes:
+        counts: of what was noted through this store.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.counts = BatchCounts()
 
     async def create(self, asked: NewBatch, source: StoredFile) -> Batch:
         """A new batch, to be validated. Raises InvalidRequest."""
@@ -126,6 +132,7 @@ class BatchStore:
             )
 
         await self._database.run(work)
+        self.counts.ended["failed"] += 1
 
     async def finalize(self, batch: Batch) -> None:
         """Every line has run."""
@@ -155,17 +162,21 @@ class BatchStore:
     async def add_result(self, batch: Batch, result: Result) -> None:
         """Note a line's result and count it; the first one of a line stands."""
 
-        def work(db: sqlite3.Connection) -> None:
+        def work(db: sqlite3.Connection) -> bool:
             db.execute(END_LINE, (batch.position, result.line))
-            if put(db, batch, result):
+            new = put(db, batch, result)
+            if new:
                 counted = (result.ok, not result.ok, *result.usage, batch.position)
                 db.execute(COUNT, counted)
+            return new
 
-        await self._database.run(work)
+        if await self._database.run(work):
+            self.counts.lines["completed" if result.ok else "failed"] += 1
 
     async def add_unrun(self, batch: Batch, results: Sequence[Result]) -> None:
         """Note lines that never ran; they count neither as completed nor as failed."""
-        await self._database.run(lambda db: [put(db, batch, result) for result in results])
+        noted = await self._database.run(lambda db: sum(put(db, batch, one) for one in results))
+        self.counts.lines["not_run"] += noted
 
     async def lines_done(self, batch: Batch) -> set[int]:
         """Numbers of the lines that have a result."""
@@ -201,6 +212,7 @@ class BatchStore:
             forget(db, batch)
 
         await self._database.run(work)
+        self.counts.ended[status] += 1
 
 
 def forget(db: sqlite3.Connection, batch: Batch) -> None:

@@ -107,6 +107,16 @@ class Pacer:
         self._wake = asyncio.Event()
         self._busy_until = 0.0
 
+    @property
+    def running(self) -> int:
+        """Lines that have a seat."""
+        return sum(len(demand.seats) for demand in self._demands.values())
+
+    @property
+    def waiting(self) -> int:
+        """Lines that wait for a seat."""
+        return sum(len(demand.waiting) for demand in self._demands.values())
+
     @asynccontextmanager
     async def seat(self, model: str | None) -> AsyncIterator[Seat]:
         """A seat at the model, after however long a wait."""
@@ -144,7 +154,7 @@ class Pacer:
         lifecycle = self._lifecycle
         if lifecycle.draining or lifecycle.fleet is None:
             return
-        taken = sum(len(demand.seats) for demand in self._demands.values())
+        taken = self.running
         others = lifecycle.metrics.in_flight > taken
         if others:
             self._busy_until = time.monotonic() + QUIET_S
@@ -204,7 +214,7 @@ def allowed(seats: int, *, busy: bool) -> int:
 
 def room_of(pool: Pool) -> Room | None:
     """The load of a model's ready engines, or None when there is none."""
-    loads = [replica.engine.load() for replica in pool.replicas if replica.ready]
+    loads = pool.loads()
     if not loads:
         return None
     kv_total = sum(load.kv_total for load in loads)

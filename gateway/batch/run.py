@@ -21,6 +21,7 @@ from gateway.batch.batches import BatchStore
 from gateway.batch.file_rows import StoredFile
 from gateway.batch.files import OUTPUT_PURPOSE, FileStore, new_id
 from gateway.batch.line import (
+    Account,
     Handler,
     Reply,
     TryAgain,
@@ -32,8 +33,9 @@ from gateway.batch.line import (
 )
 from gateway.batch.pace import Pacer, SentAway
 from gateway.batch.validate import Fault, Line, Validator, Verdict, read_lines
-from gateway.control.auth import Principal
 from gateway.control.fleet import Task
+from gateway.control.identity.access import group_of, permits
+from gateway.control.rights import Principal
 from gateway.errors import ModelLoading, ModelNotFound
 from gateway.state import GatewayState
 
@@ -159,15 +161,21 @@ class BatchRun:
         fleet = self._state.lifecycle.loaded_fleet()
         embeds = self._batch.endpoint == "/v1/embeddings"
         task: Task = "embeddings" if embeds else "generation"
-        return fleet.route(model, self._principal(), task).asked
+        return fleet.asked(model, self._principal(), task)
 
     def _principal(self) -> Principal:
         """Whose batch this is. Raises Stopped once the key is gone."""
-        found = self._state.keyring.find(self._batch.owner)
-        if found is None:
+        if (found := self._current_principal()) is None:
             log.warning("the key of a batch is gone", extra={"fields": {"batch": self._batch.id}})
             raise Stopped("cancelled")
         return found
+
+    def _current_principal(self) -> Principal | None:
+        """The key that made the batch with the rights it has now; None once it has ended or may
+        not use the endpoint any more."""
+        found = self._state.keyring.find(self._batch.key)
+        group = group_of(self._batch.endpoint, "POST")
+        return found if found is not None and permits(found, group) else None
 
     async def _until_stopped(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of ``work``. Raises Stopped once it has let go of everything."""
@@ -188,7 +196,7 @@ class BatchRun:
 
     async def _work(self) -> None:
         """Run every line that has no result yet."""
-        principal = self._principal()
+        self._principal()
         with contextlib.suppress(EngineError, ModelLoading, ModelNotFound):
             self._model = self._route(self._model)
         done = await self._batches.lines_done(self._batch)
@@ -200,25 +208,21 @@ class BatchRun:
                         continue
                     await places.acquire()
                     seated = asyncio.Event()
-                    group.create_task(self._run_line(line, principal, seated, places))
+                    group.create_task(self._run_line(line, seated, places))
                     # One line of each batch waits at a time, so that batches take turns.
                     await seated.wait()
 
-    async def _run_line(
-        self, line: Line, principal: Principal, seated: asyncio.Event, places: asyncio.Semaphore
-    ) -> None:
+    async def _run_line(self, line: Line, seated: asyncio.Event, places: asyncio.Semaphore) -> None:
         if len(line.text) > PARSE_INLINE_BYTES:
             custom_id, body = await asyncio.to_thread(line.parse)
         else:
             custom_id, body = line.parse()
-        reply = await self._ask(line.number, body, principal, seated)
+        reply = await self._ask(line.number, body, seated)
         del body
         await self._batches.add_result(self._batch, result_of(line.number, custom_id, reply))
         places.release()
 
-    async def _ask(
-        self, number: int, body: dict[str, Any], principal: Principal, seated: asyncio.Event
-    ) -> Reply:
+    async def _ask(self, number: int, body: dict[str, Any], seated: asyncio.Event) -> Reply:
         """The answer to one line, tried again where that can help."""
         faults = 0
         begun = False
@@ -226,20 +230,26 @@ class BatchRun:
             delay = 0.0
             async with self._pacer.seat(self._model) as seat:
                 seated.set()
+                principal = self._current_principal()
+                if principal is None:
+                    self.cancelled.set()
+                    await asyncio.Event().wait()  # the end of the batch ends this too
+                    continue
+                account = Account(self._state.ledger, principal, self._batch, number)
                 if not begun and await self._batches.begin_line(self._batch, number) > MOST_CRASHES:
-                    return given_up()
+                    return account.close(given_up(), {})
                 begun = True
-                work = execute(self._handler, self._batch.endpoint, principal, body)
+                work = execute(self._handler, body, account)
                 try:
                     return await seat.run(work)
                 except SentAway:
                     pass
-                except TryLater:
-                    delay = FIRST_DELAY_S
+                except TryLater as later:
+                    delay = max(FIRST_DELAY_S, min(later.after_s, LONGEST_DELAY_S))
                 except TryAgain as failure:
                     faults += 1
                     if faults == MOST_ATTEMPTS:
-                        return failure.reply
+                        return account.close(failure.reply, failure.details)
                     delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2**faults)
             # Spread out, so that lines that failed together do not come back together.
             await asyncio.sleep(delay * random.uniform(0.5, 1.5))  # noqa: S311 - a delay
@@ -287,5 +297,5 @@ class BatchRun:
     async def _leave(self, how: str) -> None:
         """Forget the input; the store has the end of the batch already."""
         await asyncio.to_thread(self._source.unlink, True)
-        fields = {"batch": self._batch.id, "key": self._batch.owner, "status": how}
+        fields = {"batch": self._batch.id, "key": self._batch.key, "status": how}
         log.info("batch", extra={"fields": fields})

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from gateway.batch.batch_metrics import BatchMetrics
 from gateway.batch.batch_rows import Batch
 from gateway.batch.batches import BatchStore
 from gateway.batch.files import FileStore
@@ -79,6 +80,8 @@ class BatchRunner:
         self._lock: int | None = None
         self._swept = 0.0
         self._defects: Counter[str] = Counter()
+        metrics = BatchMetrics(batches.counts, self._pacer, lambda: len(self._runs))
+        state.lifecycle.metrics.sources.append(metrics.collect)
 
     def start(self) -> None:
         """Begin to work; the models are loaded."""

@@ -66,4 +66,9 @@ MIGRATIONS = (
         PRIMARY KEY (batch, line)
     ) WITHOUT ROWID;
     """,
+    # Objects belong to a project; what a batch may do goes by the key that made it.
+    """
+    ALTER TABLE batches ADD COLUMN key TEXT NOT NULL DEFAULT '';
+    UPDATE batches SET key = owner;
+    """,
 )

@@ -16,13 +16,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from engine.base import Delta, EngineDead, GenerateRequest, RequestRejected
+from gateway.chat.caller import Caller
 from gateway.chat.prompt_runs import run_prompts
 from gateway.chat.raw_prompt import RawPrompt, RawPrompts, in_thread, raw_prompts
 from gateway.chat.tokens import TokenTexts
-from gateway.chat.turn import Caller, aborted, fingerprint, tell_route
+from gateway.chat.turn import aborted, fingerprint, tell_route
 from gateway.control.auth import salt_for
 from gateway.control.fleet import Fleet, Route
+from gateway.control.gate import Used, Work
 from gateway.errors import InvalidRequest
+from gateway.hooks.answer import HookedAnswer
 from gateway.protocol.completion_request import CompletionRequest
 from gateway.state import GatewayState
 from gateway.telemetry.generation import GenerationMeter
@@ -49,6 +52,7 @@ class CompletionTurn:
         prompts: list[RawPrompt],
         meter: GenerationMeter,
         answer_id: str,
+        hooked: HookedAnswer | None = None,
     ) -> None:
         self.id = answer_id
         self.created = int(time.time())
@@ -61,6 +65,7 @@ class CompletionTurn:
         self.raw = raw
         self.prompts = prompts
         self.meter = meter
+        self._hooked = hooked
         self._heard: set[int] = set()
         self._unfinished = request.choices
         self._first: tuple[int, Delta] | None = None
@@ -97,6 +102,8 @@ class CompletionTurn:
         meter.see(delta)
         if delta.finish_reason is not None:
             self._unfinished -= 1
+        if self._hooked is not None:
+            self._hooked.rewrite(delta)
         return delta
 
 
@@ -111,12 +118,16 @@ async def completion_turn(
     aborts every prompt that still runs, waits for that, and closes the meter.
     """
     answer_id = f"cmpl-{os.urandom(12).hex()}"
+    hooked = None
+    if state.hooks is not None:
+        request, hooked = await state.hooks.completion(request, caller)
     while True:
-        route = fleet.route(request.model, caller.principal)
+        route = fleet.route(request.model, caller.principal, ask=caller.ask)
         tell_route(state, route, request.stream, caller)
         if len(request.prompts) > 1:
             caller.details["prompts"] = len(request.prompts)
-        raw = await raw_prompts(route.prompts, route.info)
+        state.admission.refuse_early(route, caller.priority)
+        raw = await raw_prompts(route.prompts)
         prompts = await in_thread(raw.build, request)
         meter = GenerationMeter(
             state.lifecycle.metrics.models[route.info.id],
@@ -124,14 +135,40 @@ async def completion_turn(
             sum(len(prompt.ids) for prompt in prompts),
             request.choices,
         )
-        turn = CompletionTurn(route, request, raw, prompts, meter, answer_id)
-        deltas = _generate(state, route, turn, caller)
+        turn = CompletionTurn(route, request, raw, prompts, meter, answer_id, hooked)
+        work = Work(
+            request_id=answer_id,
+            principal=caller.principal,
+            model=route.asked,
+            route=route,
+            prompt_tokens=meter.prompt_tokens,
+            max_tokens=max(prompt.sampling.max_tokens for prompt in prompts),
+            is_capped=request.max_tokens is not None,
+            choices=request.choices,
+            priority=caller.priority,
+            deadline=caller.deadline,
+            used=Used(),
+            marks=caller.marks,
+        )
         begun = False
+        route.take_on(work)  # from here on, so that what waits for a replica counts there
         try:
-            await turn.begin(deltas)
-            begun = True
-            yield turn
-            return
+            async with state.gate.enter(work):
+                deltas = _generate(state, route, work, turn, caller)
+                try:
+                    await turn.begin(deltas)
+                    begun = True
+                    yield turn
+                    return
+                finally:
+                    # Closing waits until the engine has let go of every prompt, in every phase.
+                    await deltas.aclose()
+                    meter.close(completed=turn.finished)
+                    meter.settle(work.used)
+                    caller.details.update(meter.details())
+                    caller.details["admission_ms"] = round(work.used.admission_s * 1000, 2)
+                    if begun and hooked is not None:
+                        hooked.close(turn.model, meter.prompt_tokens, meter.completion_tokens)
         except EngineDead:
             # The fleet knows of the death now, so this ends with the last engine.
             if begun:
@@ -139,14 +176,11 @@ async def completion_turn(
         except RequestRejected as error:
             raise in_the_callers_words(error, request) from None
         finally:
-            # Closing waits until the engine has let go of every prompt, in every phase.
-            await deltas.aclose()
-            meter.close(completed=turn.finished)
-            caller.details.update(meter.details())
+            route.let_go(work)
 
 
 def _generate(
-    state: GatewayState, route: Route, turn: CompletionTurn, caller: Caller
+    state: GatewayState, route: Route, work: Work, turn: CompletionTurn, caller: Caller
 ) -> PromptDeltas:
     request = turn.request
     several = len(turn.prompts) > 1
@@ -156,16 +190,16 @@ def _generate(
 
     def start(position: int) -> AsyncGenerator[Delta, None]:
         prompt = turn.prompts[position]
-        work = GenerateRequest(
+        asked = GenerateRequest(
             request_id=f"{turn.id}-{position}" if several else turn.id,
             prompt_ids=prompt.ids,
             sampling=prompt.sampling,
             cache_salt=salt_for(caller.principal, request.cache_salt),
-            priority=caller.priority,
+            priority=work.priority,
         )
         freest = None if route.degraded or not several else route.pool.pick()
         chosen = route if freest is None else replace(route, replica=freest)
-        return chosen.generate(work, note_carry_on)
+        return chosen.generate(asked, note_carry_on)
 
     # One call fills the engine's batch at most, never its waiting queue.
     seats = route.replica.engine.load().max_running * max(1, len(route.pool.replicas))

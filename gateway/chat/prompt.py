@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from engine.base import ModelInfo, SamplingParams, StructuredOutput
+from engine.base import ImageRenderer, ModelInfo, SamplingParams, StructuredOutput
 from gateway.chat.answer_constraint import AnswerConstraint
+from gateway.chat.image_prompts import ImagePrompts
 from gateway.chat.output import OutputPlan
 from gateway.chat.parsing import REASONING_FORMATS, detect, spelled
 from gateway.chat.template import ChatTemplate
 from gateway.chat.tokens import TokenTexts, bad_word_ids, encoded
 from gateway.errors import InvalidRequest, PromptTimeout
+from gateway.media.loader import ImageLoader
 from gateway.protocol.chat_request import ChatRequest, check_token_ids, sampling_params
 
 PREPARE_TIMEOUT_S = 30.0
 THREADS = 2
 # Of the rendered prompt, what is kept to see whether it leaves the thinking open.
 PROMPT_END_CHARS = 256
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,14 @@ class Prompt:
 
     Attributes:
         constrained_by: the request field that the constraint on the output comes from.
+        images: for ``GenerateRequest.images``.
     """
 
     ids: list[int]
     sampling: SamplingParams
     output: OutputPlan
     constrained_by: str | None = None
+    images: tuple[Any, ...] = ()
 
 
 class PromptBuilder:
@@ -43,15 +50,26 @@ class PromptBuilder:
     Args:
         tool_parser, reasoning_parser: names of formats that override what the chat template
             tells; empty: none; ``none``: off.
+        renderer: prepares images, for a model that takes them.
+
+    Attributes:
+        images: of the prompts.
+        template: None for a model without one; see ``required``.
+        longest_token: bytes of the vocabulary's longest token.
 
     Raises ValueError for a name that is no format.
     """
 
     def __init__(
-        self, info: ModelInfo, *, tool_parser: str = "", reasoning_parser: str = ""
+        self,
+        info: ModelInfo,
+        *,
+        tool_parser: str = "",
+        reasoning_parser: str = "",
+        renderer: ImageRenderer | None = None,
     ) -> None:
-        self._info = info
-        self._template = (
+        self.info = info
+        self.template = (
             ChatTemplate(info.chat_template, info.template_globals) if info.chat_template else None
         )
         added = info.tokenizer.get_added_tokens_decoder()
@@ -70,27 +88,36 @@ class PromptBuilder:
         thinking = REASONING_FORMATS.get(self.formats.reasoning or "")
         closes = thinking.closes if thinking is not None else ()
         self._closing_ids = frozenset(ids[text] for text in closes if text in ids)
-        self._longest_token = max(
+        self.longest_token = max(
             (len(token.encode()) for token in info.tokenizer.get_vocab()), default=1
         )
+        self.images = ImagePrompts(info, self.template, renderer)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="prompt")
         self.texts = TokenTexts(info.tokenizer)
 
-    async def build(self, request: ChatRequest) -> Prompt:
-        """Prompt ids and sampling options.
+    async def build(self, request: ChatRequest, media: ImageLoader | None = None) -> Prompt:
+        """Prompt ids and sampling options. ``media`` loads the images of the messages.
 
         Raises InvalidRequest, with code ``context_length_exceeded`` when prompt and output
-        cannot fit, or PromptTimeout.
+        cannot fit, or PromptTimeout; EngineDead where the engine has to prepare images.
         """
         self._check_capabilities(request)
-        context = contextvars.copy_context()
-        loop = asyncio.get_running_loop()
-        work = loop.run_in_executor(self._pool, context.run, self._build, request)
+        parts = self.images.of(request.messages)
         try:
             async with asyncio.timeout(PREPARE_TIMEOUT_S):
-                return await work
+                if not parts or media is None:
+                    return await self._in_thread(self._build, request)
+                text, ids = await self._in_thread(self._spell, request)
+                rendered = await self.images.render(ids, parts, media)
+                ids, images = rendered.prompt_ids, rendered.images
+                return await self._in_thread(self._finish, request, text, ids, images)
         except TimeoutError:
             raise PromptTimeout("Preparing the prompt took too long.") from None
+
+    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: context.run(work, *args))
 
     def close(self) -> None:
         """End the threads without waiting for work nobody wants any more."""
@@ -98,8 +125,8 @@ class PromptBuilder:
 
     def _check_capabilities(self, request: ChatRequest) -> None:
         """Refuse what this model or engine cannot do, before any work."""
-        capabilities = self._info.capabilities
-        check_token_ids(request, self._info.vocab_size)
+        capabilities = self.info.capabilities
+        check_token_ids(request, self.info.vocab_size)
         if request.prompt_logprobs is not None and not capabilities.prompt_logprobs:
             raise unsupported("prompt_logprobs", "this engine cannot report them")
         if not capabilities.structured_output:
@@ -121,30 +148,37 @@ class PromptBuilder:
                 )
 
     def _build(self, request: ChatRequest) -> Prompt:
-        template = self._template
-        if template is None:
-            raise InvalidRequest(
-                "This model has no chat template, so it cannot take messages.",
-                param="messages",
-                code="no_chat_template",
-            )
+        return self._finish(request, *self._spell(request))
+
+    def _spell(self, request: ChatRequest) -> tuple[str, list[int]]:
+        """The prompt as text and as tokens, with one placeholder per image."""
+        template = required(self.template)
         if request.tools and not (template.knows_tools and self.formats.tool):
             raise unsupported("tools", "this model's chat template does not know tool calls")
         text = template.render(
-            request.messages,
+            self.images.shaped(request.messages),
             tools=request.tools,
             add_generation_prompt=request.add_generation_prompt,
             continue_final_message=request.continue_final_message,
-            variables=self._variables(request, template),
+            variables=template.effort_variables(request.reasoning_effort)
+            | request.template_variables,
         )
-        limit = self._info.max_model_len
+        limit = self.info.max_model_len
         # No token stands for more bytes than the longest one: sure to be too long.
-        fewest = len(text.encode()) // self._longest_token
+        fewest = len(text.encode()) // self.longest_token
         if fewest > limit:
             raise too_long(limit, fewest, None, request, at_least=True)
-        ids: list[int] = encoded(self._info.tokenizer, text).ids
+        ids: list[int] = encoded(self.info.tokenizer, text).ids
         if not ids:
             raise InvalidRequest("The messages render to an empty prompt.", param="messages")
+        self.images.check(request.messages, text, ids)
+        return text, ids
+
+    def _finish(
+        self, request: ChatRequest, text: str, ids: list[int], images: tuple[Any, ...] = ()
+    ) -> Prompt:
+        """The prompt for an engine, its images included, within the context."""
+        limit = self.info.max_model_len
         room = limit - len(ids)
         if room < 1 or (request.max_tokens is not None and request.max_tokens > room):
             raise too_long(limit, len(ids), request.max_tokens, request)
@@ -153,8 +187,8 @@ class PromptBuilder:
         sampling = sampling_params(
             request,
             max_tokens=request.max_tokens or room,
-            bad_words=bad_word_ids(self._info.tokenizer, request.bad_words),
-            defaults=self._info.default_sampling,
+            bad_words=bad_word_ids(self.info.tokenizer, request.bad_words),
+            defaults=self.info.default_sampling,
         )
         plan = self._plan(request, prompt_end)
         return Prompt(
@@ -162,22 +196,13 @@ class PromptBuilder:
             replace(sampling, structured=structured, shown_special_ids=self._shown(plan)),
             plan,
             constrained_by,
+            images,
         )
-
-    def _variables(self, request: ChatRequest, template: ChatTemplate) -> dict[str, Any]:
-        """Template variables; an effort also turns on or off what can only be that."""
-        effort = request.reasoning_effort
-        if effort is None:
-            return request.template_variables
-        variables: dict[str, Any] = {"reasoning_effort": effort}
-        if template.knows_enable_thinking:
-            variables["enable_thinking"] = effort != "none"
-        return variables | request.template_variables
 
     def _structured(
         self, request: ChatRequest, prompt_end: str
     ) -> tuple[StructuredOutput | None, str | None]:
-        if not self._info.capabilities.structured_output:
+        if not self.info.capabilities.structured_output:
             return None, None
         return self._constraint.of(request, prompt_end)
 
@@ -205,10 +230,10 @@ class PromptBuilder:
 
     def _opens_thinking(self) -> bool:
         """Whether the template itself opens the thinking where it is asked for."""
-        if self._template is None or not self._template.knows_enable_thinking:
+        if self.template is None or not self.template.knows_enable_thinking:
             return False
         try:
-            text = self._template.render(
+            text = self.template.render(
                 [{"role": "user", "content": "x"}],
                 tools=[],
                 add_generation_prompt=True,
@@ -218,6 +243,17 @@ class PromptBuilder:
         except (InvalidRequest, PromptTimeout):
             return False
         return text.rstrip().endswith("<think>")
+
+
+def required(template: ChatTemplate | None) -> ChatTemplate:
+    """The model's chat template. Raises InvalidRequest for a model without one."""
+    if template is None:
+        raise InvalidRequest(
+            "This model has no chat template, so it cannot take messages.",
+            param="messages",
+            code="no_chat_template",
+        )
+    return template
 
 
 def unsupported(name: str, why: str) -> InvalidRequest:

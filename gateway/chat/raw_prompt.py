@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from engine.base import ModelInfo, SamplingParams
+from engine.base import SamplingParams
 from engine.detokenize import Detokenizer, TokenDecoder
 from gateway.chat.infill import Infill
-from gateway.chat.prompt import PromptBuilder, unsupported
+from gateway.chat.prompt import PromptBuilder, required, unsupported
 from gateway.chat.prompt_length import refuse_length, text_offsets, truncated
-from gateway.chat.template import ChatTemplate
 from gateway.chat.tokens import bad_word_ids, encoded
-from gateway.errors import InvalidRequest, PromptTimeout
+from gateway.errors import PromptTimeout
+from gateway.media.loader import ImageLoader
 from gateway.protocol.chat_request import check_token_ids, sampling_params
 from gateway.protocol.completion_parameters import DEFAULT_MAX_TOKENS
 from gateway.protocol.completion_prompt import PromptValue
@@ -68,17 +68,14 @@ async def in_thread(work: Callable[..., T], *args: Any) -> T:
 class RawPrompts:
     """Tokenises for one model. Thread-safe."""
 
-    def __init__(self, info: ModelInfo) -> None:
-        self._info = info
-        self._tokenizer = info.tokenizer
-        self._detokenizer = Detokenizer(info.tokenizer)
-        self._infill = Infill(info.tokenizer)
-        self._template = (
-            ChatTemplate(info.chat_template, info.template_globals) if info.chat_template else None
-        )
-        self._longest_token = max(
-            (len(token.encode()) for token in info.tokenizer.get_vocab()), default=1
-        )
+    def __init__(self, builder: PromptBuilder) -> None:
+        self._info = builder.info
+        self._template = builder.template
+        self._longest_token = builder.longest_token
+        self._tokenizer = self._info.tokenizer
+        self._detokenizer = Detokenizer(self._tokenizer)
+        self._infill = Infill(self._tokenizer)
+        self._images = builder.images
 
     @property
     def max_model_len(self) -> int:
@@ -107,23 +104,19 @@ class RawPrompts:
 
     def chat_ids(self, request: TokenizeRequest) -> list[int]:
         """The tokens of a conversation, of any length. Raises InvalidRequest or PromptTimeout."""
-        template = self._template
-        if template is None:
-            raise InvalidRequest(
-                "This model has no chat template, so it cannot take messages.",
-                param="messages",
-                code="no_chat_template",
-            )
+        template = required(self._template)
         if request.tools and not template.knows_tools:
             raise unsupported("tools", "this model's chat template does not know tool calls")
         text = template.render(
-            request.messages,
+            self._images.shaped(request.messages),
             tools=request.tools,
             add_generation_prompt=request.add_generation_prompt,
             continue_final_message=request.continue_final_message,
             variables=request.template_variables,
         )
-        return list(self.encode(text, add_special_tokens=request.add_special_tokens).ids)
+        ids = list(self.encode(text, add_special_tokens=request.add_special_tokens).ids)
+        self._images.check(request.messages, text, ids)
+        return ids
 
     def token_strings(self, ids: list[int]) -> list[str]:
         """The vocabulary's own spelling of each token; empty for ids without one."""
@@ -240,12 +233,25 @@ class RawPrompts:
         return text, tuple(offsets)
 
 
+async def conversation_ids(
+    builder: PromptBuilder, request: TokenizeRequest, media: ImageLoader
+) -> list[int]:
+    """The tokens of a conversation as the model reads it, those of its images included.
+
+    Raises InvalidRequest or PromptTimeout, and EngineDead where the engine has to prepare images.
+    """
+    parts = builder.images.of(request.messages)
+    raw = await raw_prompts(builder)
+    ids = await in_thread(raw.chat_ids, request)
+    return (await builder.images.render(ids, parts, media)).prompt_ids if parts else ids
+
+
 _KNOWN: WeakKeyDictionary[PromptBuilder, RawPrompts] = WeakKeyDictionary()
 
 
-async def raw_prompts(builder: PromptBuilder, info: ModelInfo) -> RawPrompts:
-    """The tokeniser of a model, made once; ``builder`` is the model's own."""
+async def raw_prompts(builder: PromptBuilder) -> RawPrompts:
+    """The tokeniser of a model, made once from its prompt builder."""
     found = _KNOWN.get(builder)
     if found is None:
-        found = _KNOWN[builder] = await in_thread(RawPrompts, info)
+        found = _KNOWN[builder] = await in_thread(RawPrompts, builder)
     return found

@@ -53,6 +53,16 @@ class ChatTemplate:
         self.knows_developer = "developer" in source
         self.knows_enable_thinking = "enable_thinking" in source
 
+    def effort_variables(self, effort: str | None) -> dict[str, Any]:
+        """What a reasoning effort is to this template: its name, and on or off where the
+        template knows no more than that."""
+        if effort is None:
+            return {}
+        variables: dict[str, Any] = {"reasoning_effort": effort}
+        if self.knows_enable_thinking:
+            variables["enable_thinking"] = effort != "none"
+        return variables
+
     def render(
         self,
         messages: list[Message],
@@ -125,7 +135,10 @@ class GenerationBlock(jinja2.ext.Extension):
 
 def cut_after_final_message(text: str, message: Message) -> str:
     """The prompt up to the end of the last message's content, so that the model goes on there."""
-    content = message["content"].strip()
+    content = message["content"]
+    if type(content) is list:
+        content = "".join(part.get("text", "") for part in content)
+    content = content.strip()
     at = text.rfind(content) if content else -1
     if at < 0:
         raise InvalidRequest(

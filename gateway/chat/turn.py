@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from engine.base import (
     Delta,
@@ -25,51 +25,22 @@ from engine.base import (
     RequestRejected,
 )
 from gateway import __version__
+from gateway.chat.caller import Caller
 from gateway.chat.output import ChoiceReader
 from gateway.chat.parsing import ContentDelta, Event
 from gateway.chat.prompt import Prompt
 from gateway.chat.tokens import TokenTexts
-from gateway.control.auth import Principal, salt_for
+from gateway.control.auth import salt_for
 from gateway.control.fleet import Fleet, Route
+from gateway.control.gate import Used, Work
 from gateway.errors import GenerationAborted, InvalidRequest
-from gateway.http.exchange import Exchange
+from gateway.hooks.answer import HookedAnswer
 from gateway.protocol.chat_request import ChatRequest
+from gateway.routing.marks import tell_target
 from gateway.state import GatewayState
 from gateway.telemetry.generation import GenerationMeter
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-
-MODEL_MARK = b"x-gateway-model"
-DEGRADED_MARK = b"x-gateway-degraded"
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, and what is to be told about it.
-
-    Attributes:
-        started: ``time.perf_counter()`` at arrival.
-        details: access-log fields, filled in.
-        marks: response headers, filled in.
-        priority: of the generation; larger numbers run later.
-    """
-
-    principal: Principal
-    started: float
-    details: dict[str, Any]
-    marks: list[tuple[bytes, bytes]]
-    priority: int = 0
-
-    @classmethod
-    def of(cls, exchange: Exchange) -> Caller:
-        """Whoever sent this request; log fields and headers become the exchange's own."""
-        return cls(
-            exchange.principal,
-            exchange.started,
-            exchange.details,
-            exchange.marks,
-            exchange.priority,
-        )
 
 
 @dataclass(slots=True)
@@ -101,6 +72,7 @@ class ChatTurn:
         first: the engine's first delta, which has been waited for already.
         rest: the engine's further deltas.
         readers: per choice what reads its text, or None where all that follows is content.
+        hooked: what the answer goes through after that, or None.
     """
 
     def __init__(
@@ -112,6 +84,7 @@ class ChatTurn:
         answer_id: str,
         first: Delta,
         rest: AsyncGenerator[Delta, None],
+        hooked: HookedAnswer | None = None,
     ) -> None:
         self.id = answer_id
         self.created = int(time.time())
@@ -124,6 +97,7 @@ class ChatTurn:
         self.meter = meter
         self.first = first
         self.rest = rest
+        self.hooked = hooked
         plan = prompt.output
         self.readers: list[ChoiceReader | None] = [
             None if plan.is_plain else ChoiceReader(plan) for _ in range(request.n)
@@ -147,7 +121,13 @@ class ChatTurn:
         return not self._unfinished
 
     def read(self, delta: Delta) -> TurnDelta:
-        """What the engine's next delta means. Raises GenerationAborted."""
+        """What the engine's next delta means. Raises GenerationAborted, and HookFailed."""
+        part = self._read(delta)
+        if self.hooked is not None:
+            part.events = self.hooked.events(part.index, part.events, part.finish_reason)
+        return part
+
+    def _read(self, delta: Delta) -> TurnDelta:
         finish = delta.finish_reason
         if finish == "abort":
             raise aborted()
@@ -191,25 +171,62 @@ async def chat_turn(
     aborts what still runs, waits until the engine has let go of it, and closes the meter.
     """
     answer_id = f"{id_prefix}{os.urandom(12).hex()}"
+    hooked = None
+    if state.hooks is not None:
+        request, hooked = await state.hooks.chat(request, caller)
     while True:
-        route = fleet.route(request.model, caller.principal)
+        route = fleet.route(request.model, caller.principal, ask=caller.ask)
         tell_route(state, route, request.stream, caller)
-        prompt = await route.prompts.build(request)
+        state.admission.refuse_early(route, caller.priority)
+        try:
+            prompt = await route.prompts.build(request, state.media)
+        except EngineDead:
+            # While it prepared images. The fleet knows of the death now.
+            continue
         meter = GenerationMeter(
             state.lifecycle.metrics.models[route.info.id],
             caller.started,
             len(prompt.ids),
             request.n,
         )
-        deltas = _generate(state, route, request, prompt, answer_id, caller)
+        work = Work(
+            request_id=answer_id,
+            principal=caller.principal,
+            model=route.asked,
+            route=route,
+            prompt_tokens=len(prompt.ids),
+            max_tokens=prompt.sampling.max_tokens,
+            is_capped=request.max_tokens is not None,
+            choices=request.n,
+            priority=caller.priority,
+            deadline=caller.deadline,
+            used=Used(),
+            marks=caller.marks,
+            anthropic=caller.anthropic,
+        )
         turn: ChatTurn | None = None
+        route.take_on(work)  # from here on, so that what waits for a replica counts there
         try:
-            first = await anext(deltas, None)
-            if first is None or first.finish_reason == "abort":
-                raise aborted()
-            turn = ChatTurn(route, request, prompt, meter, answer_id, first, deltas)
-            yield turn
-            return
+            async with state.gate.enter(work):
+                deltas = _generate(state, route, work, request, prompt, caller)
+                try:
+                    first = await anext(deltas, None)
+                    if first is None or first.finish_reason == "abort":
+                        raise aborted()
+                    turn = ChatTurn(route, request, prompt, meter, answer_id, first, deltas, hooked)
+                    yield turn
+                    return
+                finally:
+                    # Closing waits until the engine has let go of the request, in every phase.
+                    await deltas.aclose()
+                    meter.close(completed=turn is not None and turn.finished)
+                    meter.settle(work.used)
+                    caller.details.update(meter.details())
+                    caller.details["admission_ms"] = round(work.used.admission_s * 1000, 2)
+                    if turn is not None:
+                        caller.details["reasoning_tokens"] = turn.reasoning_tokens
+                        if hooked is not None:
+                            hooked.close(turn.model, meter.prompt_tokens, meter.completion_tokens)
         except EngineDead:
             # The fleet knows of the death now, so this ends with the last engine.
             if turn is not None:
@@ -217,21 +234,14 @@ async def chat_turn(
         except RequestRejected as error:
             raise in_the_callers_words(error, prompt) from None
         finally:
-            # Closing waits until the engine has let go of the request, in every phase.
-            await deltas.aclose()
-            meter.close(completed=turn is not None and turn.finished)
-            caller.details.update(meter.details())
+            route.let_go(work)
 
 
 def tell_route(state: GatewayState, route: Route, stream: bool, caller: Caller) -> None:
     """Say who answers; the last attempt counts."""
-    own = (MODEL_MARK, DEGRADED_MARK)
-    caller.marks[:] = [mark for mark in caller.marks if mark[0] not in own]
-    caller.marks.append((MODEL_MARK, route.info.id.encode()))
-    caller.details["model"] = route.info.id
+    tell_target(caller.marks, caller.details, route, caller.ask)
     caller.details["stream"] = stream
     if route.degraded:
-        caller.marks.append((DEGRADED_MARK, route.asked.encode()))
         caller.details["degraded"] = route.asked
         state.lifecycle.metrics.degraded[route.asked] += 1
 
@@ -239,23 +249,24 @@ def tell_route(state: GatewayState, route: Route, stream: bool, caller: Caller) 
 def _generate(
     state: GatewayState,
     route: Route,
+    work: Work,
     request: ChatRequest,
     prompt: Prompt,
-    answer_id: str,
     caller: Caller,
 ) -> AsyncGenerator[Delta, None]:
-    work = GenerateRequest(
-        request_id=answer_id,
+    asked = GenerateRequest(
+        request_id=work.request_id,
         prompt_ids=prompt.ids,
+        images=prompt.images,
         sampling=prompt.sampling,
         cache_salt=salt_for(caller.principal, request.cache_salt),
-        priority=caller.priority,
+        priority=work.priority,
     )
 
     def note_carry_on(model: str) -> None:
         state.lifecycle.metrics.carried_on[model] += 1
 
-    return route.generate(work, note_carry_on)
+    return route.generate(asked, note_carry_on)
 
 
 def in_the_callers_words(error: RequestRejected, prompt: Prompt) -> Exception:

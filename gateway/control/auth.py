@@ -5,49 +5,57 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from gateway.control.identity.snapshot import INCORRECT, NO_KEYS, Snapshot
+from gateway.control.rights import ALL_RIGHTS, Principal, Rights
 from gateway.errors import InvalidApiKey
 
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A known caller.
-
-    Attributes:
-        id: safe to log; does not reveal the key.
-        cache_salt: separates this caller's cached prefixes from everybody else's.
-    """
-
-    id: str
-    cache_salt: str
-
-
 ANONYMOUS = Principal(id="anonymous", cache_salt="")
+ADMIN_RIGHTS = Rights(admin=True, manages="server")
 
 
 class Keyring:
-    """The keys of API_KEYS. With none, everybody is ANONYMOUS.
+    """Every key that opens the server. With none, everybody is ANONYMOUS.
 
-    Only SHA-256 digests are kept: keys have enough entropy for a plain hash.
+    Of the keys of the environment only SHA-256 digests are kept: they have enough entropy for
+    a plain hash.
+
+    Args:
+        keys: of API_KEYS; they may do everything but manage the server.
+        admin_keys: of ADMIN_KEYS; they may do that too.
+
+    Attributes:
+        stored: the stored keys as they are known now; replaced as a whole, from any thread.
     """
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-        self._known = [(digest, principal_of(digest)) for digest in digests]
+    def __init__(
+        self, keys: Iterable[str], admin_keys: Iterable[str] = (), stored: Snapshot = NO_KEYS
+    ) -> None:
+        self._known = [*entries(keys, ALL_RIGHTS), *entries(admin_keys, ADMIN_RIGHTS)]
+        self.stored = stored
+
+    def replace(self, keys: Iterable[str], admin_keys: Iterable[str]) -> None:
+        """Go by these keys of the environment from now on."""
+        self._known = [*entries(keys, ALL_RIGHTS), *entries(admin_keys, ADMIN_RIGHTS)]
 
     @property
     def open(self) -> bool:
         """Whether no key is needed."""
-        return not self._known
+        return not self._known and not self.stored.closed
+
+    def publish(self, stored: Snapshot) -> None:
+        """Serve with these stored keys from now on."""
+        self.stored = stored
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
         """The caller behind ``Authorization: Bearer`` or ``x-api-key``.
 
-        Compares with every key whatever the outcome, so that time tells nothing.
-        Raises InvalidApiKey.
+        Compares with every key of the environment whatever the outcome, and stored keys as
+        Snapshot.identify does, so that time tells nothing. Raises InvalidApiKey, and
+        StorageUnavailable when stored keys could never be read.
         """
-        if not self._known:
+        stored = self.stored
+        if not self._known and not stored.closed:
             return ANONYMOUS
         presented = read_key(headers)
         if presented is None:
@@ -60,15 +68,35 @@ class Keyring:
         for known, principal in self._known:
             if hmac.compare_digest(known, digest):
                 found = principal
-        if found is None:
-            raise InvalidApiKey("Incorrect API key provided.")
-        return found
+        if found is not None:
+            return found
+        if not stored.closed:
+            raise InvalidApiKey(INCORRECT)
+        return stored.identify(presented)
 
     def find(self, principal_id: str) -> Principal | None:
-        """The caller with this id, or None once its key is gone."""
-        if not self._known:
+        """The caller with this id and the rights it has now, or None once its key has ended."""
+        if self.open:
             return ANONYMOUS if principal_id == ANONYMOUS.id else None
-        return next((who for _, who in self._known if who.id == principal_id), None)
+        for _, principal in self._known:
+            if principal.id == principal_id:
+                return principal
+        return self.stored.find(principal_id)
+
+    def renew(self, principal: Principal) -> Principal:
+        """The same caller with the rights it has now, for work that begins after its request
+        has been answered. Raises InvalidApiKey once its key has ended."""
+        found = self.find(principal.id)
+        if found is None:
+            raise InvalidApiKey("The API key that asked for this is not valid any more.")
+        return found
+
+
+def entries(keys: Iterable[str], rights: Rights) -> Iterable[tuple[bytes, Principal]]:
+    """Digest and caller of each key of the environment."""
+    for key in keys:
+        digest = hashlib.sha256(key.encode()).digest()
+        yield digest, principal_of(digest, rights)
 
 
 def read_key(headers: Mapping[bytes, bytes]) -> bytes | None:
@@ -79,11 +107,12 @@ def read_key(headers: Mapping[bytes, bytes]) -> bytes | None:
     return headers.get(b"x-api-key") or None
 
 
-def principal_of(digest: bytes) -> Principal:
+def principal_of(digest: bytes, rights: Rights = ALL_RIGHTS) -> Principal:
     """The caller for a key's digest. Id and salt are hashes of it, so neither gives it away."""
     return Principal(
         id="key_" + hashlib.sha256(b"id" + digest).hexdigest()[:12],
         cache_salt=hashlib.sha256(b"cache-salt" + digest).hexdigest()[:32],
+        rights=rights,
     )
 
 

@@ -17,10 +17,17 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from gateway.control.admission.wishes import read_wishes
+from gateway.control.identity.access import authorize, group_of
+from gateway.control.identity.source import Address, check_source, source_of
+from gateway.control.ledger.ledger import Ended
+from gateway.control.prices import PriceTable
 from gateway.errors import (
     ClientGone,
+    DeadlinePassed,
     HostNotAllowed,
     MethodNotAllowed,
+    UnknownUrl,
     answer,
     is_expected,
 )
@@ -49,6 +56,10 @@ class Edge:
         hot: handlers of POST routes that bypass the framework, by path.
         cold: the framework's application, for everything else.
         open_paths: exact paths that need no key.
+        groups: which right each hot path needs.
+
+    Args:
+        serves: whether a path is served on this port.
     """
 
     def __init__(
@@ -57,12 +68,17 @@ class Edge:
         hot: Mapping[str, HotHandler],
         cold: FastAPI,
         open_paths: frozenset[str] = OPEN_PATHS,
+        serves: Callable[[str], bool] = lambda path: True,
     ) -> None:
         self._state = state
         self.hot = dict(hot)
         self.cold = cold
         self.open_paths = open_paths
+        self._serves = serves
         self._quiet = QUIET_ROUTES | open_paths
+        self.groups = {path: group_of(path, "POST") for path in hot}
+        if (own := state.settings.aip_predict_route) is not None:
+            self.groups[own] = self.groups.get(own) or group_of("/predict", "POST")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI interface; HTTP only."""
@@ -70,6 +86,12 @@ class Edge:
             raise RuntimeError(f"unexpected scope type {scope['type']}")
         exchange = Exchange(scope, receive, send)
         REQUEST_ID.set(exchange.request_id)
+        snapshot = self._state.live.current
+        exchange.settings, prices = snapshot.settings, snapshot.prices
+        tracing = self._state.tracing
+        span = None
+        if tracing is not None and exchange.path not in self._quiet:
+            span = tracing.begin(exchange)
         try:
             await self._serve(exchange)
             exchange.outcome = exchange.outcome or outcome_of(exchange.status)
@@ -81,7 +103,9 @@ class Edge:
         except Exception as error:
             await self._fail(exchange, error)
         finally:
-            self._account(exchange)
+            self._account(exchange, prices)
+            if span is not None:
+                span.end(exchange)
 
     async def _serve(self, exchange: Exchange) -> None:
         check_host(exchange.headers.get(b"host"), self._state)
@@ -89,12 +113,20 @@ class Edge:
         handler = self.hot.get(exchange.path)
         if exchange.path not in self.open_paths:
             exchange.principal = self._state.keyring.identify(exchange.headers)
+            if exchange.principal.rights.sources:
+                check_source(exchange.principal, source_of_request(exchange, self._state))
+        if not self._serves(exchange.path):
+            raise UnknownUrl(f"Unknown request URL: {exchange.method} {exchange.path[:256]}.")
         if handler is None:
             exchange.scope["exchange"] = exchange
-            await self.cold(exchange.scope, exchange.receive, exchange.forward)
-            exchange.route = route_of(exchange)
+            try:
+                await self.cold(exchange.scope, exchange.receive, exchange.forward)
+            finally:
+                exchange.route = route_of(exchange)
         elif exchange.method == "POST":
             exchange.route = exchange.path
+            authorize(exchange.principal, self.groups.get(exchange.path))
+            read_wishes(exchange)
             await handler(exchange)
         else:
             exchange.route = exchange.path
@@ -119,14 +151,17 @@ class Edge:
             exchange.error_code = reply.code
             if not exchange.complete:
                 await exchange.end(reply.event)
+        if isinstance(error, DeadlinePassed):
+            exchange.outcome = "cancelled"  # by its own wish, as when the client leaves
 
-    def _account(self, exchange: Exchange) -> None:
-        """Count the request once, and write its line."""
+    def _account(self, exchange: Exchange, prices: PriceTable) -> None:
+        """Count the request once, by the prices that it began with, and write its line."""
         outcome: Outcome = exchange.outcome or "failed"
         elapsed = time.perf_counter() - exchange.started
         metrics = self._state.lifecycle.metrics
         metrics.requests[exchange.route, outcome] += 1
         metrics.duration.observe(elapsed)
+        self._enter(exchange, outcome, elapsed, prices)
         if exchange.route in self._quiet and exchange.status < 500:
             return
         log.info(
@@ -145,6 +180,29 @@ class Edge:
             },
         )
 
+    def _enter(
+        self, exchange: Exchange, outcome: Outcome, elapsed_s: float, prices: PriceTable
+    ) -> None:
+        """Enter a request to the API into the ledger. What goes on in the background is entered
+        once that has ended, and what came without a valid key has nobody to be entered for."""
+        route, details = exchange.route, exchange.details
+        is_api = route in self.hot or route.startswith("/v1/")
+        if is_api and not details.get("background"):
+            self._state.ledger.record(
+                Ended(
+                    source="http",
+                    principal=exchange.principal,
+                    route=route,
+                    request_id=exchange.request_id,
+                    outcome=outcome,
+                    status=exchange.status or None,
+                    error_code=exchange.error_code,
+                    total_s=elapsed_s,
+                    details=details,
+                    prices=prices,
+                )
+            )
+
 
 def outcome_of(status: int) -> Outcome:
     """How a response with this status counts."""
@@ -159,6 +217,12 @@ def route_of(exchange: Exchange) -> str:
     """The matched route's own path: bounded, unlike what clients put into paths."""
     route = exchange.scope.get("route")
     return str(getattr(route, "path", "unknown"))
+
+
+def source_of_request(exchange: Exchange, state: GatewayState) -> Address | None:
+    """The address that a request came from, as far as it can be told."""
+    scope = exchange.scope
+    return source_of(scope.get("client"), scope["headers"], state.settings.trusted_proxies)
 
 
 def check_host(host: bytes | None, state: GatewayState) -> None:
@@ -182,5 +246,5 @@ def check_host(host: bytes | None, state: GatewayState) -> None:
     except ValueError:
         raise HostNotAllowed(
             "This server has no API keys and answers only to localhost and IP addresses. "
-            "Set API_KEYS to serve it under a name."
+            "Make a key with 'llm-gateway keys create', or set API_KEYS, to serve it under a name."
         ) from None

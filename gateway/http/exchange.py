@@ -7,11 +7,16 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from gateway.control.auth import ANONYMOUS, Principal
+from gateway.control.auth import ANONYMOUS
+from gateway.control.rights import Principal
 from gateway.errors import ErrorAnswer
 from gateway.protocol.anthropic_errors import speaks_anthropic
+from gateway.routing.ask import Ask
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
 
 ASGIMessage = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[ASGIMessage]]
@@ -36,10 +41,15 @@ class Exchange:
         details: further fields of the access log line.
         marks: further response headers, for whatever is sent next.
         priority: of the generation asked for; larger runs later, as in GenerateRequest.
+        deadline: ``time.perf_counter()`` after which nobody wants the answer, or None.
+        settings: in force when it arrived; None for work that no connection asked for.
+        ask: what routing has decided, or None where it has nothing to decide.
     """
 
     __slots__ = (
+        "ask",
         "complete",
+        "deadline",
         "details",
         "error_code",
         "headers",
@@ -54,6 +64,7 @@ class Exchange:
         "route",
         "scope",
         "send",
+        "settings",
         "started",
         "status",
     )
@@ -69,6 +80,9 @@ class Exchange:
         self.request_id = read_request_id(self.headers.get(b"x-request-id"))
         self.principal: Principal = ANONYMOUS
         self.priority = 0
+        self.settings: Settings | None = None
+        self.ask: Ask | None = None
+        self.deadline: float | None = None
         self.started = time.perf_counter()
         self.status = 0
         self.complete = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
+from gateway.http.connection import BODY_WRITER
 from gateway.http.exchange import Exchange
 from gateway.http.watch import ClientWatch
 from gateway.protocol.sse import PING, SSE_HEADERS
@@ -17,24 +18,38 @@ class SseStream:
     an event. ``ping_s`` of 0 turns that off.
     """
 
-    __slots__ = ("_exchange", "_ping", "_seen", "_writes")
+    __slots__ = ("_exchange", "_ping", "_put", "_seen", "_writes")
 
     def __init__(
         self, exchange: Exchange, watch: ClientWatch, ping_s: float, ping: bytes = PING
     ) -> None:
         self._exchange = exchange
         self._ping = ping
+        self._put: Callable[[bytes], bool] | None = exchange.scope.get(BODY_WRITER)
         self._writes = 0
         self._seen = 0
         if ping_s:
             watch.keep_alive(ping_s, self._show_life)
+
+    def push(self, data: bytes) -> bool:
+        """Send ``data``, one or more whole events, if that needs no waiting; False where
+        ``write`` has to be awaited instead. This runs for every token."""
+        if self._put is None or not self._put(data):
+            return False
+        self._writes += 1
+        return True
+
+    @property
+    def wrote(self) -> bool:
+        """Whether more than signs of life has been sent."""
+        return self._writes > 0
 
     def write(self, data: bytes) -> Awaitable[None]:
         """Send ``data``, one or more whole events; await it. Nothing is sent for no data, but
         the response has begun."""
         if self._exchange.status and data:
             self._writes += 1
-            # Handed on without a coroutine of its own: this runs for every token.
+            # Handed on without a coroutine of its own.
             return self._exchange.send(
                 {"type": "http.response.body", "body": data, "more_body": True}
             )

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gateway.errors import InvalidRequest
-from gateway.protocol.messages import MAX_MESSAGES, MAX_PARTS, MAX_TEXT, NAME
+from gateway.protocol.content_parts import MAX_PARTS, MAX_TEXT
+from gateway.protocol.messages import MAX_MESSAGES, NAME
 from gateway.protocol.values import (
     Boolean,
     Integer,

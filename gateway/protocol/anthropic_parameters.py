@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.protocol.anthropic_blocks import TEXT, Blocks, Tool, Turns, thinking, tool_choice
-from gateway.protocol.chat_parameters import MAX_STOP_LENGTH, MAX_STOPS, MAX_TOKENS
+from gateway.protocol.chat_parameters import CHAT, MAX_STOP_LENGTH, MAX_STOPS, MAX_TOKENS
 from gateway.protocol.messages import MAX_TOOLS
 from gateway.protocol.parameters import Parameter, ignored, index, refused
 from gateway.protocol.values import Boolean, Integer, ListOf, Mapping, Number, OneOf, Record
@@ -11,6 +11,15 @@ from gateway.protocol.values import Text as TextOf
 
 JSON_FORMAT = Record(
     {"type": OneOf(("json_schema",)), "schema": Mapping(None, 256)}, ("type", "schema")
+)
+# Extensions of vLLM that chat completions refuse as well.
+AS_IN_CHAT = (
+    "kv_transfer_params",
+    "vllm_xargs",
+    "ec_transfer_params",
+    "mm_payload",
+    "return_mm_kwargs",
+    "watermarking",
 )
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
@@ -63,5 +72,6 @@ MESSAGES = index(
         ignored("inference_geo", "The server is where it is."),
         ignored("diagnostics", "Nothing is stored to compare with."),
         refused("container", "this server runs no code."),
+        *(CHAT[name] for name in AS_IN_CHAT),
     )
 )

@@ -103,6 +103,7 @@ class ChunkWriter:
             for index in range(frame.choices)
         ]
         self._tail = tail
+        self._open_text = [begun + b'{"content":' for begun in self._open]
         self._plain_close = b'},"logprobs":null,"finish_reason":null}]' + tail
         self._head = head
         self.takes_text = frame.prompt_ids is None and not frame.continuous_usage
@@ -122,7 +123,7 @@ class ChunkWriter:
 
     def write_text(self, index: int, text: str) -> bytes:
         """The same for a part that is nothing but text; see ``takes_text``."""
-        written = self._open[index] + b'{"content":' + dumps(text) + self._plain_close
+        written = b"".join((self._open_text[index], dumps(text), self._plain_close))
         return written if self._begun[index] else self._begin(index) + written
 
     def finish(self) -> bytes:

@@ -24,6 +24,8 @@ MAX_TOKENS = 10_000_000
 MAX_TOKEN_ID = 2**31 - 1
 MAX_BIASES = 1024
 MAX_LOGPROBS = 20
+# Logits are divided by it; much smaller ones would leave the range of float32.
+MIN_REPETITION = 0.01
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TOKEN_ID = Integer(0, MAX_TOKEN_ID)
@@ -92,7 +94,7 @@ CHAT = index(
         Parameter(
             "repetition_penalty",
             "vLLM: counts prompt and output tokens; 1 turns it off.",
-            Number(0, 10, above=True),
+            Number(MIN_REPETITION, 10),
         ),
         Parameter(
             "logit_bias",
@@ -148,6 +150,8 @@ CHAT = index(
         ignored("prediction", "A hint for speed only."),
         ignored("verbosity", "A hint; ask for brevity in the prompt."),
         ignored("request_id", "Send the x-request-id header instead."),
+        ignored("session_id", "Prefixes are found by content."),
+        ignored("stream_interval", "Every step's tokens are sent as they come."),
         ignored("spaces_between_special_tokens", "Decoding follows the tokenizer."),
         # Refused: ignoring them would mislead.
         refused("audio", "this server answers in text only."),
@@ -164,8 +168,20 @@ CHAT = index(
         refused("chat_template", TEMPLATE_OWNED),
         refused("documents", "put the documents in a message.", []),
         refused("add_special_tokens", TEMPLATE_OWNED, False),
-        refused("mm_processor_kwargs", "this model takes text only."),
+        refused("mm_processor_kwargs", "the operator decides how images are prepared."),
         refused("kv_transfer_params", "not offered to clients."),
         refused("vllm_xargs", "not offered to clients."),
+        refused("ec_transfer_params", "not offered to clients."),
+        refused("media_io_kwargs", "not offered to clients."),
+        refused("mm_payload", "not offered to clients."),
+        refused("return_mm_kwargs", "not offered to clients.", False),
+        refused("routed_experts_prompt_start", "not offered to clients."),
+        refused("watermarking", "answers carry no watermark."),
+        refused("repetition_detection", "use repetition_penalty or stop."),
+        refused("thinking_token_budget", "use reasoning_effort, or bound the whole answer."),
+        refused("logprob_token_ids", "use top_logprobs.", []),
+        refused("return_prompt_text", "use return_token_ids.", False),
+        refused("return_token_offsets", "logprobs spell every token.", False),
+        refused("truncation_side", "shorten the messages instead."),
     )
 )

@@ -56,6 +56,16 @@ SHARED = (
     "logits_processors",
     "kv_transfer_params",
     "vllm_xargs",
+    "ec_transfer_params",
+    "mm_payload",
+    "return_mm_kwargs",
+    "routed_experts_prompt_start",
+    "watermarking",
+    "repetition_detection",
+    "thinking_token_budget",
+    "return_token_offsets",
+    "session_id",
+    "stream_interval",
 )
 
 COMPLETION = index(

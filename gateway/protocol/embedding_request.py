@@ -104,6 +104,8 @@ EMBEDDINGS = index(
         ignored("safety_identifier", "Use the key to tell users apart."),
         ignored("request_id", "Send the x-request-id header instead."),
         ignored("cache_salt", "Nothing is shared between requests."),
+        ignored("add_generation_prompt", "Inputs are texts, not conversations."),
+        ignored("continue_final_message", "Inputs are texts, not conversations."),
         # Refused: ignoring them would mislead.
         refused("priority", "the client's word does not set priority.", 0),
         refused("messages", "send the text as input."),
@@ -113,6 +115,7 @@ EMBEDDINGS = index(
         refused("chat_template", "inputs are texts, not conversations."),
         refused("chat_template_kwargs", "inputs are texts, not conversations.", {}),
         refused("mm_processor_kwargs", "this endpoint takes text only."),
+        refused("media_io_kwargs", "this endpoint takes text only."),
     )
 )
 

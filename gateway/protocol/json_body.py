@@ -6,17 +6,38 @@ proxy and a server come to read one body differently, so duplicates are looked f
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections import Counter
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import orjson
 
 from gateway.errors import InvalidRequest
 
 MAX_DEPTH = 100
+# Parsing a larger body takes long enough to be felt by other streams.
+PARSE_INLINE_BYTES = 256 * 1024
+
 _MAYBE_KEY = re.compile(rb'"[ \t\r\n]*:')
+
+T = TypeVar("T")
+
+
+async def parsed(body: bytes, read: Callable[[dict[str, Any]], T]) -> T:
+    """What ``read`` makes of a JSON body; a large one is read in a thread.
+
+    Raises InvalidRequest.
+    """
+
+    def parse() -> T:
+        return read(parse_object(body))
+
+    if len(body) <= PARSE_INLINE_BYTES:
+        return parse()
+    return await asyncio.to_thread(parse)
 
 
 def parse_object(body: bytes) -> dict[str, Any]:

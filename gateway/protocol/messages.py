@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from gateway.protocol.content_parts import MAX_PARTS, MAX_TEXT, part_schema, read_content
 from gateway.protocol.values import (
     Boolean,
     ListOf,
@@ -21,13 +22,10 @@ from gateway.protocol.values import (
 )
 
 MAX_MESSAGES = 2048
-MAX_PARTS = 256
 MAX_TOOLS = 128
 MAX_TOOL_CALLS = 128
-MAX_TEXT = 32 * 1024 * 1024
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-TEXT_PARTS = {"text": "text", "refusal": "refusal"}
 NAME = Text(64, 1)
 
 Message = dict[str, Any]
@@ -61,7 +59,7 @@ TOOL_CALL = Record(
 
 
 class Messages:
-    """The ``messages`` array: 1 to MAX_MESSAGES messages, content as text or text parts."""
+    """The ``messages`` array: 1 to MAX_MESSAGES messages, content as text or parts."""
 
     def read(self, value: Any, path: str) -> list[Message]:
         if type(value) is not list:
@@ -70,14 +68,8 @@ class Messages:
         return [read_message(item, f"{path}[{index}]") for index, item in enumerate(value)]
 
     def schema(self) -> Schema:
-        part = Record({"type": OneOf(tuple(TEXT_PARTS)), "text": Text(MAX_TEXT)}, ("type",))
-        content = {
-            "anyOf": [
-                {"type": "string"},
-                ListOf(part, MAX_PARTS).schema(),
-                {"type": "null"},
-            ]
-        }
+        parts = {"type": "array", "items": part_schema(), "maxItems": MAX_PARTS}
+        content = {"anyOf": [{"type": "string"}, parts, {"type": "null"}]}
         message = {
             "type": "object",
             "properties": {
@@ -95,7 +87,7 @@ class Messages:
 
 
 def read_message(value: Any, path: str) -> Message:
-    """One message. Content parts become one string, tool-call arguments become objects."""
+    """One message. Texts in parts become one string, tool-call arguments become objects."""
     if type(value) is not dict:
         wrong_type(path, value, "an object")
     if value.get("role") is None:
@@ -112,7 +104,7 @@ def read_message(value: Any, path: str) -> Message:
         if not calls and not (role == "assistant" and value.get("refusal") is not None):
             missing(f"{path}.content")
         content = value.get("refusal") or ""
-    message["content"] = read_content(content, f"{path}.content")
+    message["content"] = read_content(content, f"{path}.content", role)
     if role == "tool":
         call_id = value.get("tool_call_id")
         if call_id is None:
@@ -131,33 +123,6 @@ def read_message(value: Any, path: str) -> Message:
                 text = Text(MAX_TEXT).read(value[name], f"{path}.{name}")
                 message["reasoning_content"] = text
     return message
-
-
-def read_content(value: Any, path: str) -> str:
-    """Content given as a string or as text parts; parts are joined by line breaks, as in vLLM."""
-    if type(value) is str:
-        return value
-    if type(value) is not list:
-        wrong_type(path, value, "a string or an array of content parts")
-    check_length(value, path, 1, MAX_PARTS)
-    texts = []
-    for index, part in enumerate(value):
-        where = f"{path}[{index}]"
-        if type(part) is str:
-            texts.append(part)
-            continue
-        if type(part) is not dict:
-            wrong_type(where, part, "an object")
-        kind = part.get("type")
-        if kind is None:
-            missing(f"{where}.type")
-        key = TEXT_PARTS.get(kind) if type(kind) is str else None
-        if key is None:
-            wrong_value(f"{where}.type", "this model takes only 'text' parts")
-        if part.get(key) is None:
-            missing(f"{where}.{key}")
-        texts.append(Text(MAX_TEXT).read(part[key], f"{where}.{key}"))
-    return "\n".join(texts)
 
 
 def read_tool_calls(value: Any, path: str) -> list[dict[str, Any]]:

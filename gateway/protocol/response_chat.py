@@ -78,7 +78,7 @@ class Conversation:
             index = int(match[1])
             return self.sources[index] if index < len(self.sources) else "input"
 
-        text = _MESSAGE.sub(source, text)
+        text = _MESSAGE.sub(source, text).replace(".image_url.url", ".image_url")
         for chat, own in RENAMED.items():
             text = re.sub(rf"(?<![\w.]){re.escape(chat)}(?!\w)", own, text)
         text = _TOOL.sub(r"\1", text)

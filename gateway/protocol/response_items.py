@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from gateway.errors import InvalidRequest
-from gateway.protocol.messages import MAX_PARTS, MAX_TEXT, NAME
+from gateway.protocol.content_parts import MAX_PARTS, MAX_TEXT
+from gateway.protocol.messages import NAME
 from gateway.protocol.values import (
     ListOf,
     OneOf,

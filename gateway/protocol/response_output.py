@@ -153,6 +153,9 @@ class OutputBuilder:
         if not self.items:
             text, self._space = self._space, ""
             written = self._begin_message() + self._add(text)
+        elif self._logprobs and self._is_open("message"):
+            # The last token may have no text, and come alone or together with one that has.
+            written = self._add("")
         return written + self._close(status)
 
     def _take_text(self, text: str, logprobs: list[Json]) -> bytes:

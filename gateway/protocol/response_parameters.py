@@ -50,6 +50,11 @@ AS_IN_CHAT = (
     "mm_processor_kwargs",
     "kv_transfer_params",
     "vllm_xargs",
+    "ec_transfer_params",
+    "media_io_kwargs",
+    "mm_payload",
+    "return_mm_kwargs",
+    "watermarking",
 )
 
 RESPONSES = index(

@@ -179,7 +179,10 @@ def split_script(script: str) -> list[str]:
 
 def make_private_folder(folder: Path) -> None:
     """Make a folder, and those above it, for this user only. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # mkdir(parents=True) would give the mode to the last one only.
+    if not folder.parent.exists():
+        make_private_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def unavailable() -> StorageUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from engine.base import Delta
+from gateway.control.gate import Used
 from gateway.telemetry.model_metrics import ModelMetrics
 
 
@@ -70,6 +71,14 @@ class GenerationMeter:
         if completed:
             metrics.end_to_end.observe(time.perf_counter() - self._started)
             metrics.finished.update(self._reasons)
+
+    def settle(self, used: Used) -> None:
+        """Say what the engine did; nothing when it never began."""
+        if self.ttft_s is not None:
+            used.prompt_tokens = self.prompt_tokens
+            used.cached_tokens = self.cached_tokens
+            used.completion_tokens = self.completion_tokens
+            used.finish_reasons = tuple(self._reasons)
 
     def details(self) -> dict[str, int | float | None]:
         """Fields of the access log line."""

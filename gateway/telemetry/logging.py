@@ -49,7 +49,7 @@ class JsonFormatter(logging.Formatter):
 
     def __init__(self, *, show_exception_text: bool) -> None:
         super().__init__()
-        self._show_text = show_exception_text
+        self.show_exception_text = show_exception_text
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line."""
@@ -63,7 +63,7 @@ class JsonFormatter(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_info[1] is not None:
-            line["exception"] = describe(record.exc_info[1], self._show_text)
+            line["exception"] = describe(record.exc_info[1], self.show_exception_text)
         return orjson.dumps(line, default=str).decode()
 
 
@@ -80,7 +80,7 @@ class TextFormatter(JsonFormatter):
         if request_id:
             line += f" request_id={request_id}"
         if record.exc_info and record.exc_info[1] is not None:
-            line += "\n" + describe(record.exc_info[1], self._show_text)
+            line += "\n" + describe(record.exc_info[1], self.show_exception_text)
         return line
 
 
@@ -109,7 +109,8 @@ class Logs:
         self._handler = LogQueue(pending)
         writer = logging.StreamHandler(stream or sys.stderr)
         formatter = JsonFormatter if style == "json" else TextFormatter
-        writer.setFormatter(formatter(show_exception_text=level == "debug"))
+        self._formatter = formatter(show_exception_text=level == "debug")
+        writer.setFormatter(self._formatter)
         self._listener = QueueListener(pending, writer)
         root = logging.getLogger()
         root.handlers[:] = [self._handler]
@@ -118,6 +119,11 @@ class Logs:
         for name in ("uvicorn", "uvicorn.error", "asyncio", "httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self._listener.start()
+
+    def set_level(self, level: str) -> None:
+        """Write from this level on."""
+        self._formatter.show_exception_text = level == "debug"
+        logging.getLogger().setLevel(level.upper())
 
     def dropped(self) -> int:
         """Records lost because the writer fell behind."""

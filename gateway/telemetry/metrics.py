@@ -70,6 +70,7 @@ class Metrics(Collector):
         self.responses_not_stored = 0
         self.models: defaultdict[str, ModelMetrics] = defaultdict(ModelMetrics)
         self.logs_dropped: Callable[[], int] = lambda: 0
+        self.sources: list[Callable[[], Iterable[Metric]]] = []
         self.duration = Histogram(LATENCY_BUCKETS)
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
@@ -87,6 +88,8 @@ class Metrics(Collector):
         yield from engine_states(engines)
         yield from engine_loads([engine for engine in engines if engine.info is not None])
         yield from self._models()
+        for source in self.sources:
+            yield from source()
 
     def _gateway(self) -> Iterator[Metric]:
         yield gauge(

@@ -107,6 +107,7 @@ def quick(shared_server: NewServer) -> ServerProcess:
 
 def test_a_batch_from_upload_to_result(quick: ServerProcess) -> None:
     client = sdk(quick)
+    before = quick.metrics()
     batch = create(client, [line("one"), line("two")], metadata={"team": "blue"})
     assert batch.object == "batch"
     assert batch.status == "validating"
@@ -136,6 +137,12 @@ def test_a_batch_from_upload_to_result(quick: ServerProcess) -> None:
     stored = client.files.retrieve(batch.output_file_id)
     assert stored.purpose == "batch_output"
     assert stored.bytes == len(client.files.content(stored.id).read())
+    assert quick.metric("gateway_batch_lines_waiting") == 0
+    for name, more in (
+        ('gateway_batch_lines_total{outcome="completed"}', 2),
+        ('gateway_batch_ended_total{status="completed"}', 1),
+    ):
+        assert quick.metric(name) == before.get(name, 0) + more
 
 
 @pytest.mark.parametrize(
@@ -413,6 +420,8 @@ def test_cancelling_keeps_what_is_finished(new_server: NewServer) -> None:
     order = [int(name[1:]) for name in names(rest)]
     assert order == sorted(order)
     assert set(names(results)).isdisjoint(names(rest))
+    assert server.metric('gateway_batch_lines_total{outcome="not_run"}') == len(rest)
+    assert server.metric('gateway_batch_ended_total{status="cancelled"}') == 1
     server.wait_for(
         lambda: server.metric("gateway_requests_in_flight") == 0, "running lines to end"
     )
@@ -488,7 +497,8 @@ def test_a_batch_leaves_seats_free(new_server: NewServer) -> None:
     seen: list[float] = []
     while client.batches.retrieve(batch.id).status not in ENDED:
         seen.append(server.metric("vllm:num_requests_running"))
-        assert server.metric("vllm:num_requests_waiting") <= 4
+        # On a busy machine lines that were given seats may all be on their way at once.
+        assert server.metric("vllm:num_requests_waiting") <= allowed(8, busy=False)
         time.sleep(0.05)
     assert 1 < max(seen) <= allowed(8, busy=False) == 7
 

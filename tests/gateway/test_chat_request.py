@@ -53,7 +53,7 @@ def refusal(**fields: Any) -> InvalidRequest:
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-            "messages[0].content[0].type",
+            "messages[0].content[0].image_url.url",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": {}, "text": ""}]}]},
@@ -142,6 +142,7 @@ def refusal(**fields: Any) -> InvalidRequest:
         ({"frequency_penalty": -2.5}, "frequency_penalty"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
         ({"repetition_penalty": -1}, "repetition_penalty"),
+        ({"repetition_penalty": 5e-324}, "repetition_penalty"),
         ({"logit_bias": []}, "logit_bias"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5"),
         ({"logit_bias": {"5": True}}, "logit_bias.5"),

@@ -127,7 +127,8 @@ def test_logprobs_and_usage_beside_a_constraint(bundled: openai.OpenAI) -> None:
     logprobs = answer.choices[0].logprobs
     assert logprobs is not None
     spelled = "".join(entry.token for entry in logprobs.content or [])
-    assert spelled == answer.choices[0].message.content
+    # vLLM samples the end as a token of its own.
+    assert spelled.removesuffix("<|im_end|>") == answer.choices[0].message.content
     assert answer.usage is not None
     assert answer.usage.completion_tokens == len(logprobs.content or [])
 

@@ -15,6 +15,7 @@ from engine.base import ModelInfo, TokenLogprob
 from engine.detokenize import Detokenizer
 from engine.fake.tokenizer import byte_tokenizer
 from gateway.chat.infill import FORMATS, Infill
+from gateway.chat.prompt import PromptBuilder
 from gateway.chat.raw_prompt import RawPrompt, RawPrompts
 from gateway.chat.tokens import TokenTexts
 from gateway.errors import InvalidRequest
@@ -212,7 +213,7 @@ def replaced(tokenizer: Tokenizer) -> ModelInfo:
 
 
 def built(info: ModelInfo, **fields: Any) -> RawPrompt:
-    (prompt,) = RawPrompts(info).build(read(**fields))
+    (prompt,) = RawPrompts(PromptBuilder(info)).build(read(**fields))
     return prompt
 
 
@@ -246,7 +247,7 @@ def test_lengths_against_the_context(fake_info: ModelInfo) -> None:
         ({"prompt": "x", "max_tokens": LIMIT}, "max_tokens"),
     ):
         with pytest.raises(InvalidRequest) as caught:
-            RawPrompts(fake_info).build(read(**fields))
+            RawPrompts(PromptBuilder(fake_info)).build(read(**fields))
         assert (caught.value.param, caught.value.code) == (param, "context_length_exceeded")
 
 
@@ -273,14 +274,14 @@ def test_what_depends_on_the_model(fake_info: ModelInfo) -> None:
         ({"stop_token_ids": [size]}, "stop_token_ids"),
     ):
         with pytest.raises(InvalidRequest) as caught:
-            RawPrompts(fake_info).build(read(**fields))
+            RawPrompts(PromptBuilder(fake_info)).build(read(**fields))
         assert caught.value.param == param
     quiet = info_with(prompt_logprobs=False)
     with pytest.raises(InvalidRequest) as caught:
-        RawPrompts(quiet).build(read(echo=True, logprobs=1))
+        RawPrompts(PromptBuilder(quiet)).build(read(echo=True, logprobs=1))
     assert caught.value.param == "echo"
     with pytest.raises(InvalidRequest) as caught:
-        RawPrompts(info_with(max_logprobs=5)).build(read(logprobs=6))
+        RawPrompts(PromptBuilder(info_with(max_logprobs=5))).build(read(logprobs=6))
     assert caught.value.param == "logprobs"
 
 

@@ -225,6 +225,15 @@ def test_tokens_are_counted_as_they_are_used(claude: anthropic.Anthropic) -> Non
     assert shorter.input_tokens < counted.input_tokens
 
 
+def test_the_templates_mark_of_thinking_is_counted(claude: anthropic.Anthropic) -> None:
+    thinking: Any = {"type": "adaptive"}
+    plain = claude.messages.count_tokens(model="bundled", messages=HELLO)
+    counted = claude.messages.count_tokens(model="bundled", messages=HELLO, thinking=thinking)
+    used = claude.messages.create(messages=HELLO, thinking=thinking, **ASKED).usage
+    assert counted.input_tokens > plain.input_tokens
+    assert counted.input_tokens == used.input_tokens + (used.cache_read_input_tokens or 0)
+
+
 def test_tokens_beyond_the_context_are_counted(claude: anthropic.Anthropic) -> None:
     long: Any = [{"role": "user", "content": "x " * 5000}]
     assert claude.messages.count_tokens(model="bundled", messages=long).input_tokens > 5000

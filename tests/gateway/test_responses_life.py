@@ -228,11 +228,16 @@ def test_an_engine_that_dies_fails_the_response(new_server: NewServer, client: C
     assert sdk.responses.retrieve(events[0].response.id).status == "failed"
 
 
-def test_a_client_that_leaves_frees_the_engine(new_server: NewServer) -> None:
-    server = new_server(options={"itl_s": 0.02}).wait_ready()
+def test_a_client_that_leaves_frees_the_engine_and_keeps_what_there_is(
+    new_server: NewServer, client: Connect
+) -> None:
+    server = new_server(options={"text": SENTENCE * 50, "itl_s": 0.02}).wait_ready()
     body = {"input": "Hello", "stream": True, "ignore_eos": True}
     with httpx.stream("POST", f"{server.url}/v1/responses", json=body, timeout=60) as reply:
-        assert next(reply.iter_lines()) == "event: response.created"
+        lines = reply.iter_lines()
+        assert next(lines) == "event: response.created"
+        made = json.loads(next(lines).removeprefix("data: "))["response"]
+        next(line for line in lines if line == "event: response.output_text.delta")
     server.wait_for(
         lambda: server.metric("vllm:num_requests_running") == 0, "the engine to be free"
     )
@@ -240,6 +245,21 @@ def test_a_client_that_leaves_frees_the_engine(new_server: NewServer) -> None:
         lambda: any(line.get("outcome") == "cancelled" for line in server.log_lines()),
         "the request to count as cancelled",
     )
+    sdk = client(server)
+    kept = sdk.responses.retrieve(made["id"])
+    assert kept.status == "cancelled"
+    (item,) = kept.output
+    assert item.type == "message"
+    assert item.status == "incomplete"
+    assert SENTENCE.startswith(kept.output_text[: len(SENTENCE)])
+    assert kept.output_text
+    assert kept.usage is not None
+    assert kept.usage.output_tokens > 0
+    following = sdk.responses.create(
+        model="bundled", input="Go on", previous_response_id=kept.id, max_output_tokens=16
+    )
+    assert following.usage is not None
+    assert following.usage.input_tokens > kept.usage.input_tokens
 
 
 def test_silence_before_the_first_token_is_filled(new_server: NewServer) -> None:

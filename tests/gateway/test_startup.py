@@ -1,5 +1,7 @@
 """What a starting server says, and how it fails to start."""
 
+import json
+import shlex
 import socket
 import subprocess
 import sys
@@ -7,9 +9,11 @@ import sys
 import httpx
 import pytest
 from conftest import NewServer
-from server_process import MESSAGES
+from server_process import MESSAGES, info_with
 
+from gateway.banner import Banner
 from gateway.server import BindError, bind
+from gateway.settings import Settings
 
 
 def test_health_while_the_model_loads(new_server: NewServer) -> None:
@@ -96,3 +100,12 @@ def test_banner(new_server: NewServer) -> None:
     assert "engine   fake (ENGINE=fake asks for it)" in shown
     assert 'Bearer ${API_KEYS%%,*}"' in shown
     assert "k" * 32 not in shown
+
+
+def test_the_printed_example_asks_what_the_models_do() -> None:
+    banner = Banner(Settings(_env_file=None), 8000)
+    embedder, chatter = info_with(generation=False, embeddings=True), info_with()
+    assert "/v1/chat/completions" in banner.example([embedder, chatter])
+    alone = shlex.split(banner.example([embedder]))
+    assert alone[:2] == ["curl", "http://127.0.0.1:8000/v1/embeddings"]
+    assert json.loads(alone[-1]) == {"model": "m", "input": "Hello!"}

@@ -12,6 +12,7 @@ from vllm_helpers import prompt, request
 from engine.base import EngineError, RequestRejected, Resume, StructuredOutput
 from engine.detokenize import Detokenizer
 from engine.vllm import convert
+from engine.vllm.outputs import Diverged, Outputs
 
 EOS = frozenset({tiny.EOS, tiny.IM_END})
 
@@ -39,7 +40,7 @@ def output(
 
 
 def test_greedy_choices_are_one_to_vllm_and_all_to_the_caller(detokenizer: Detokenizer) -> None:
-    outputs = convert.Outputs(request(prompt(4), n=3), EOS, detokenizer, False)
+    outputs = Outputs(request(prompt(4), n=3), EOS, detokenizer, False)
     deltas = list(outputs.deltas(output(ids("xyz"), "length")))
     assert [delta.index for delta in deltas] == [0, 1, 2]
     assert {delta.text for delta in deltas} == {"xyz"}
@@ -47,14 +48,14 @@ def test_greedy_choices_are_one_to_vllm_and_all_to_the_caller(detokenizer: Detok
 
 
 def test_queue_time_and_cached_tokens_are_passed_on(detokenizer: Detokenizer) -> None:
-    outputs = convert.Outputs(request(prompt(4)), EOS, detokenizer, False)
+    outputs = Outputs(request(prompt(4)), EOS, detokenizer, False)
     found = output(ids("x"), metrics=Bag(scheduled_ts=5.5, queued_ts=5.0), num_cached_tokens=128)
     (delta,) = outputs.deltas(found)
     assert (delta.queue_s, delta.cached_tokens) == (0.5, 128)
 
 
 def test_an_output_that_vllm_gave_up_is_an_error(detokenizer: Detokenizer) -> None:
-    outputs = convert.Outputs(request(prompt(4)), EOS, detokenizer, False)
+    outputs = Outputs(request(prompt(4)), EOS, detokenizer, False)
     with pytest.raises(EngineError, match="error"):
         list(outputs.deltas(output([], "error")))
     (delta,) = outputs.deltas(output([], "repetition", "detected"))
@@ -62,7 +63,7 @@ def test_an_output_that_vllm_gave_up_is_an_error(detokenizer: Detokenizer) -> No
 
 
 def test_no_output_wanted_gives_an_end_alone(detokenizer: Detokenizer) -> None:
-    outputs = convert.Outputs(request(prompt(4), 0), EOS, detokenizer, False)
+    outputs = Outputs(request(prompt(4), 0), EOS, detokenizer, False)
     (delta,) = outputs.deltas(output(ids("x"), "length"))
     assert (delta.token_ids, delta.text, delta.finish_reason) == ([], "", "length")
 
@@ -72,7 +73,7 @@ def test_a_replay_leaves_the_known_part_out(detokenizer: Detokenizer) -> None:
     asked = request(prompt(4), temperature=1.0, seed=1, resume=Resume(known, 3, index=2))
     assert convert.replayable(asked)
     assert convert.prompt_ids(asked, True) == asked.prompt_ids
-    outputs = convert.Outputs(asked, EOS, detokenizer, True)
+    outputs = Outputs(asked, EOS, detokenizer, True)
     assert list(outputs.deltas(output(ids("01")))) == []
     (delta,) = outputs.deltas(output(ids("2345")))
     # Of the known text one character had not been sent.
@@ -86,8 +87,8 @@ def test_a_replay_that_differs_is_noticed(
     detokenizer: Detokenizer, tokens: str, finish: str | None
 ) -> None:
     asked = request(prompt(4), temperature=1.0, seed=1, resume=Resume(tuple(ids("0123")), 4))
-    outputs = convert.Outputs(asked, EOS, detokenizer, True)
-    with pytest.raises(convert.Diverged):
+    outputs = Outputs(asked, EOS, detokenizer, True)
+    with pytest.raises(Diverged):
         list(outputs.deltas(output(ids(tokens), finish)))
 
 
@@ -98,15 +99,18 @@ def test_what_is_carried_on_how() -> None:
     assert not convert.replayable(request(prompt(4), resume=resume))
     assert not convert.replayable(request(prompt(4), temperature=1.0, resume=resume))
     assert convert.replayable(request(prompt(4), structured=wanted, resume=resume))
+    lost = request(prompt(4), temperature=1.0, structured=wanted, resume=resume)
     with pytest.raises(RequestRejected):
-        convert.replayable(request(prompt(4), temperature=1.0, structured=wanted, resume=resume))
+        convert.replayable(lost)
+    assert not convert.can_be_carried_on(lost)
+    assert convert.can_be_carried_on(request(prompt(4), structured=wanted))
     plain = request(prompt(4), resume=resume)
     assert convert.prompt_ids(plain, False) == [*plain.prompt_ids, 1, 2]
 
 
 def test_logprobs_are_cut_where_a_stop_string_ends_the_output(detokenizer: Detokenizer) -> None:
     asked = request(prompt(4), stop=("34",), logprobs=1)
-    outputs = convert.Outputs(asked, EOS, detokenizer, False)
+    outputs = Outputs(asked, EOS, detokenizer, False)
     tokens = ids("12345")
     found = output(tokens)
     found.outputs[0].logprobs = [{t: Bag(logprob=-0.5, rank=1)} for t in tokens]
@@ -119,7 +123,7 @@ def test_logprobs_are_cut_where_a_stop_string_ends_the_output(detokenizer: Detok
 
 def test_prompt_logprobs_follow_vllms_own_ids(detokenizer: Detokenizer) -> None:
     asked = request([10, 20], prompt_logprobs=0, resume=Resume((30,), 0))
-    outputs = convert.Outputs(asked, EOS, detokenizer, False)
+    outputs = Outputs(asked, EOS, detokenizer, False)
     entries = [None, {20: Bag(logprob=-1.0, rank=3)}, {30: Bag(logprob=-2.0, rank=1)}]
     found = output(ids("x"), prompt_logprobs=entries, prompt_token_ids=[10, 20, 30])
     (delta,) = outputs.deltas(found)

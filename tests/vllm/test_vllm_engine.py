@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from typing import Any
 
 import pytest
 from vllm_helpers import one, prompt, request, run
@@ -40,6 +41,30 @@ async def test_greedy_is_repeatable_and_text_is_that_of_the_tokens(engine: VllmE
     assert first.text == engine.info.tokenizer.decode(first.token_ids)
     assert first.last.finish_reason == "length"
     assert first.last.stop_reason is None
+
+
+async def test_most_tokens_go_past_vllms_own_front_end_and_are_the_same(
+    engine: VllmEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine._built is not None
+    processor = engine._built.llm.output_processor
+    vllms_own = processor.process_outputs
+    processed: list[int] = []
+
+    def counting(outputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        processed.append(sum(len(output.new_token_ids) for output in outputs))
+        return vllms_own(outputs, *args, **kwargs)
+
+    monkeypatch.setattr(processor, "process_outputs", counting)
+    short = await one(engine, request(prompt(20), 40, ignore_eos=True))
+    assert 2 <= sum(processed) <= 4  # the first and the last; an event may add to them
+    processed.clear()
+    long = await one(engine, request(prompt(20), 40, ignore_eos=True, logprobs=0))
+    assert sum(processed) == 40
+    assert short.token_ids == long.token_ids
+    assert short.text == long.text
+    assert short.last.cached_tokens == short.deltas[0].cached_tokens
+    assert len({delta.queue_s for delta in short.deltas}) == 1
 
 
 async def test_choices_differ_and_a_seed_repeats_them(engine: VllmEngine) -> None:
@@ -190,39 +215,40 @@ async def test_what_can_never_succeed_is_rejected_at_once(engine: VllmEngine) ->
     assert engine.load().running + engine.load().waiting == 0
 
 
+def first_seen_after(text: str, known: int) -> str | None:
+    """A piece of three characters or more that begins at ``known`` or later and nowhere before."""
+    pieces = (
+        text[i : i + length]
+        for length in range(3, len(text) - known)
+        for i in range(known, len(text) - length)
+    )
+    return next((piece for piece in pieces if text.index(piece) >= known), None)
+
+
 async def test_a_resumed_generation_goes_on_where_it_was(engine: VllmEngine) -> None:
-    whole = await one(engine, request(prompt(20), 40, ignore_eos=True, frequency_penalty=0.8))
-    done = tuple(whole.token_ids[:15])
+    # Without an end, which has no text; and some prompts make a model repeat itself.
+    endless = {
+        "frequency_penalty": 0.8,
+        "logit_bias": dict.fromkeys(engine.info.eos_token_ids, -100.0),
+    }
+    for seed in range(10):
+        ids = prompt(20, seed)
+        whole = await one(engine, request(ids, 40, ignore_eos=True, **endless))
+        done = tuple(whole.token_ids[:15])
+        known = len(engine.info.tokenizer.decode(list(done)))
+        # Had the stop come earlier, the generation would have ended there.
+        if (stop := first_seen_after(whole.text, known)) is not None:
+            break
+    assert stop is not None
     sent = len(engine.info.tokenizer.decode(list(done[:9])))
-    text = whole.text
-    known = len(engine.info.tokenizer.decode(list(done)))
-    # Had the stop come earlier, the generation would have ended there.
-    stop = next(
-        text[i : i + 3] for i in range(known, len(text)) if text.index(text[i : i + 3]) == i
-    )
-    output = await one(
-        engine,
-        request(
-            prompt(20),
-            40,
-            ignore_eos=True,
-            frequency_penalty=0.8,
-            resume=Resume(done, sent, index=1),
-        ),
-    )
+    resumed = request(ids, 40, ignore_eos=True, resume=Resume(done, sent, index=1), **endless)
+    output = await one(engine, resumed)
     assert output.token_ids == whole.token_ids[15:]
     assert output.text == whole.text[sent:]
     assert {delta.index for delta in output.deltas} == {1}
     stopped = await one(
         engine,
-        request(
-            prompt(20),
-            40,
-            ignore_eos=True,
-            frequency_penalty=0.8,
-            stop=(stop,),
-            resume=Resume(done, sent),
-        ),
+        request(ids, 40, ignore_eos=True, stop=(stop,), resume=Resume(done, sent), **endless),
     )
     assert stopped.text == whole.text[sent : whole.text.index(stop, sent)]
     assert stopped.last.stop_reason == stop

@@ -62,7 +62,7 @@ def leaves_nothing() -> Iterator[None]:
     # What vLLM's constructor leaves open when it fails is closed by the collector, which
     # warns; outside of a test that would be an error.
     gc.collect()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while (left := children() - before) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
@@ -250,10 +250,10 @@ async def test_signals_to_the_group_spare_the_streams_and_death_takes_all(model:
         assert len(ready["processes"]) >= 2
         os.killpg(host.pid, signal.SIGINT)
         os.killpg(host.pid, signal.SIGTERM)
-        assert await asyncio.to_thread(_line, host) == {"lengths": [1500] * 4}
+        assert await asyncio.to_thread(_line, host) == {"streams": 4}
         host.kill()
         await asyncio.to_thread(host.wait, 30)
-        assert _gone(ready["processes"], 10)
+        assert _gone(ready["processes"], 60)
         assert not Path(ready["folder"]).exists()
     finally:
         host.kill()

@@ -17,6 +17,7 @@ from vllm_helpers import config
 from engine.base import Engine, EngineOverloaded, EngineStartError
 from engine.registry import build_engine
 from engine.vllm.compat import installed_version
+from engine.vllm.engine import VllmEngine
 from engine.vllm.pooling import VllmPoolingEngine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
@@ -92,8 +93,9 @@ async def test_a_full_queue_refuses(embedder: VllmPoolingEngine) -> None:
     assert all(len(found) == len(PROMPTS) for found in await asyncio.gather(*tasks))
 
 
-async def test_a_model_that_generates_is_no_embedder(tiny_model: Path, needs_vllm: None) -> None:
-    engine = VllmPoolingEngine(config(tiny_model))
+async def test_a_model_that_generates_is_no_embedder(engine: VllmEngine) -> None:
+    # vLLM says so once the model is loaded, as the shared one is.
+    assert engine._built is not None
+    other = VllmPoolingEngine(config("a model that generates"))
     with pytest.raises(EngineStartError, match="makes no embeddings"):
-        await engine.start()
-    await engine.stop(0)
+        await other._finish_start(engine._built)

@@ -2,8 +2,9 @@
 
     python vllm_host.py MODEL
 
-It prints one line of JSON when it is ready and one when its four streams have ended: what
-they got. Like the gateway it outlives SIGINT and SIGTERM. Then it waits to be killed.
+It keeps four streams going. Like the gateway it outlives SIGINT and SIGTERM. It prints one line
+of JSON when the streams are open, and one when both signals have come and every stream has made
+``MORE`` tokens since. Then it waits to be killed, streams and all.
 """
 
 from __future__ import annotations
@@ -16,31 +17,44 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
-from vllm_helpers import config, one, prompt, request  # noqa: E402
+from vllm_helpers import config, prompt, request  # noqa: E402
 
 from engine.vllm.engine import VllmEngine  # noqa: E402
+
+STREAMS = 4
+MORE = 40
 
 
 async def main(model: str) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, lambda: None)
+    signals = {number: asyncio.Event() for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, came in signals.items():
+        loop.add_signal_handler(number, came.set)
     engine = VllmEngine(config(model))
     await engine.start()
-    tasks = [
-        asyncio.create_task(one(engine, request(prompt(10, i), 1500, ignore_eos=True)))
-        for i in range(4)
-    ]
-    while engine.load().running < 4:
-        await asyncio.sleep(0.01)
+    made = [0] * STREAMS
+
+    async def keep_going(index: int) -> None:
+        while True:
+            asked = request(prompt(10, index), 1500, ignore_eos=True)
+            async for delta in engine.generate(asked):
+                made[index] += len(delta.token_ids)
+
+    tasks = [asyncio.create_task(keep_going(index)) for index in range(STREAMS)]
+
+    async def all_reach(wanted: list[int]) -> None:
+        while any(one < other for one, other in zip(made, wanted, strict=True)):
+            if failed := [task for task in tasks if task.done()]:
+                failed[0].result()
+            await asyncio.sleep(0.01)
+
+    await all_reach([1] * STREAMS)
     seen = {"processes": engine._processes.alive(), "folder": str(engine._processes.folder)}
     print(json.dumps(seen), flush=True)
-    outputs = await asyncio.gather(*tasks, return_exceptions=True)
-    lengths = [
-        len(output.token_ids) if not isinstance(output, BaseException) else repr(output)
-        for output in outputs
-    ]
-    print(json.dumps({"lengths": lengths}), flush=True)
+    for came in signals.values():
+        await came.wait()
+    await all_reach([count + MORE for count in made])
+    print(json.dumps({"streams": sum(not task.done() for task in tasks)}), flush=True)
     await asyncio.sleep(600)
 
 

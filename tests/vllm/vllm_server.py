@@ -21,6 +21,28 @@ from server_process import ServerProcess
 START_S = 900.0
 SEATS = 16
 NAME = "big"
+PROMPTS = [
+    "Hello! Who are you?",
+    "What is the capital of France?",
+    "What is 2 plus 3?",
+    "Count from 1 to 5.",
+    "Spell the word cat.",
+    "Say hello in German.",
+    "Name three colours.",
+    "What day comes after Monday?",
+    "Write the word stone backwards.",
+    "Is the sky blue?",
+    "Repeat after me: the quick brown fox.",
+    "What is 7 minus 4?",
+    "Give me a list of two fruits.",
+    "My name is Ada. What is my name?",
+    "Translate good morning into French.",
+    "What is the opposite of hot?",
+    "How many days has a week?",
+    "Tell me something about rivers.",
+    "Answer with yes or no: is ice cold?",
+    "Thank you and goodbye.",
+]
 # What vLLM and CUDA read.
 PASSED_ON = ("VLLM_", "OMP_", "CUDA_", "NVIDIA_", "LD_LIBRARY_PATH")
 _SAMPLE = re.compile(r'vllm:(\w+)\{[^}]*model_name="big"[^}]*\} (\S+)')

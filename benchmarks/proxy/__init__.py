@@ -1,0 +1,1 @@
+"""What it costs to stand between clients and other servers: ``python -m benchmarks.proxy``."""

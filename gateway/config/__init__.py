@@ -1,0 +1,1 @@
+"""The configuration as one value: read, checked, shown, compared, and exchanged while serving."""

@@ -1,0 +1,1 @@
+"""The ledger: every request counted once, on disk within a second, in a database soon after."""

@@ -1,0 +1,1 @@
+"""Versions of the ledger's tables in PostgreSQL, for Alembic."""

@@ -1,0 +1,1 @@
+"""Whole answers kept in memory, for callers who ask for it."""

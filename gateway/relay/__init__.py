@@ -1,0 +1,1 @@
+"""Requests passed on to other servers, and their answers passed back, byte for byte."""

@@ -1,0 +1,1 @@
+"""Which target answers a request: configuration, choice, health, discovery."""
