@@ -8,17 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from random_llama import Shape, random_weights, write_prepared
 
 from engine.config import EngineConfig
 from engine.onnx.engine import OnnxEngine
-
-# A busy machine is slow, not wrong.
-settings.register_profile(
-    "engine", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60
-)
-settings.load_profile("engine")
 
 StartOnnx = Callable[..., Awaitable[OnnxEngine]]
 

@@ -193,7 +193,9 @@ def test_two_gateways_and_a_database_that_hangs_dies_and_comes_back(
         for position, server in enumerate(servers)
         for key in (KEY_A, KEY_B)
     ]
-    wait_for(lambda: all(caught_up(server) for server in servers), "the database to be in use")
+    for server in servers:
+        wait_for(lambda s=server: s.metric("gateway_usage_database_up") == 1, "the database")
+    wait_for(lambda: count_of(postgres, database) > 0, "the first records")
     with postgres.locked("usage_records", database):
         go_on(loads)
     postgres.kill()

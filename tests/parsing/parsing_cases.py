@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -171,7 +172,10 @@ MARKERS = (
 # Characters that formats give a meaning to, so that generated text is full of near misses.
 _SPICE = "<>|[]{}()\"'\\,;:=/ \n\tafunctoolsTé日🙂\u2028"
 spicy = st.text(st.sampled_from(_SPICE) | st.characters(codec="utf-8"), max_size=24)
-names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,15}", fullmatch=True)
+# Python's own words are no names in the pythonic formats.
+names = st.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,15}", fullmatch=True).filter(
+    lambda name: not keyword.iskeyword(name)
+)
 _scalars = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | spicy
 _scalars |= st.floats(allow_nan=False, allow_infinity=False)
 
