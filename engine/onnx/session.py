@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from engine.base import EngineStartError
 from engine.models.kernel import session_entries
+from engine.onnx.chunks import attention_rows
 from engine.onnx.kv_slots import KvSlots
 from engine.onnx.prepared import PreparedModel
 
@@ -52,6 +53,7 @@ class ModelSession:
         self._session = _open_session(model, threads, spin_us)
         self._layers = manifest.num_layers
         self.vocab_size = manifest.vocab_size
+        self.attention_rows = attention_rows(manifest.head_dim)
         self.kv = KvSlots(
             layers=manifest.num_layers,
             slots=slots,

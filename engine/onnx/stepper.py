@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.base import Delta, EngineError, FinishReason, Load, TokenLogprob
 from engine.mailbox import Mailbox
+from engine.onnx.chunks import chunk_length
 from engine.onnx.logprobs import Logits, token_logprobs
 from engine.onnx.mask_ahead import MaskAhead
 from engine.onnx.pacing import Pacer
@@ -141,7 +142,7 @@ class Stepper:
         most = min(room, self._session.max_chunk)
         if sequence.wants_prompt_logprobs:
             most = min(most, _PROMPT_LOGITS // self._session.vocab_size)
-        count = chunk_length(end - start, most)
+        count = chunk_length(end - start, most, self._session.attention_rows)
         wanted = count if sequence.wants_prompt_logprobs else 1
         started = time.perf_counter()
         chunk = sequence.tokens[start : start + count]
@@ -265,15 +266,3 @@ class Stepper:
             keys = sequence.block_keys
             extend_keys(keys, sequence.job.request.cache_salt, sequence.tokens, blocks)
             self._cache.publish(keys[:blocks], sequence.slot)
-
-
-def chunk_length(left: int, most: int) -> int:
-    """Tokens of the next prefill chunk, of ``left`` that remain; about ``most``.
-
-    Never one token behind others, neither now nor as a rest: attention over one new token
-    rounds otherwise than over several, and logits must not depend on where chunks end.
-    """
-    count = min(left, max(2, most))
-    if left - count == 1:
-        return count - 1 if count > 2 else left
-    return count
