@@ -2,66 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from engine.base import EngineDead
+from gateway.api.dispatched import CachingHandler
 from gateway.chat.caller import Caller
 from gateway.chat.turn import ChatTurn, chat_turn
 from gateway.control.fleet import Fleet
-from gateway.control.response_cache.slot import Slot, answer_from_cache
-from gateway.control.response_cache.wish import read_wish
-from gateway.http.body import read_json_body
-from gateway.http.exchange import JSON_TYPE, Exchange
+from gateway.control.response_cache.slot import Slot
+from gateway.http.exchange import Exchange
 from gateway.http.sse_stream import SseStream
 from gateway.http.watch import ClientWatch
 from gateway.protocol.chat_answer import AnswerFrame, AnswerGatherer, ChunkWriter
 from gateway.protocol.chat_request import ChatRequest, read_chat_request
-from gateway.protocol.json_body import parsed
 from gateway.protocol.sse import DONE
-from gateway.routing.dispatch import dispatch
 from gateway.state import GatewayState
 
 
-class ChatCompletions:
+class ChatCompletions(CachingHandler[ChatRequest]):
     """The handler: parse, admit, generate, answer."""
 
-    def __init__(self, state: GatewayState) -> None:
-        self._state = state
+    api = "chat"
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request; raises what the table of errors knows."""
-        settings = self._state.settings_of(exchange)
-        with self._state.lifecycle.admit() as fleet:
-            body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
-            async with ClientWatch(exchange) as watch:
-                answering = dispatch(self._state, exchange, watch, fleet, "chat", body, self._local)
-                del body
-                await answering
+    def _read(self, document: dict[str, Any], *, strict: bool) -> ChatRequest:
+        return read_chat_request(document, strict=strict)
 
-    async def _local(
-        self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
-    ) -> None:
-        """Answer with an engine of this process."""
-        request = await parsed(body, self._reader(exchange))
-        slot = None
-        cache = self._state.answers
-        # Hooks see every request, so none is answered without them.
-        if not self._state.hooks and (wish := read_wish(exchange.headers, cache.policy)):
-            slot = await answer_from_cache(cache, wish, fleet, exchange, request, body)
-            if exchange.complete:
-                return
-        del body
-        if request.stream:
-            await self._stream(exchange, watch, fleet, request, slot)
-        else:
-            caller = Caller.of(exchange)
-            answer = await complete_chat(self._state, fleet, request, caller, slot)
-            await exchange.respond(200, answer, [JSON_TYPE])
-
-    def _reader(self, exchange: Exchange) -> Callable[[dict[str, Any]], ChatRequest]:
-        strict = self._state.settings_of(exchange).strict_parameters
-        return lambda document: read_chat_request(document, strict=strict)
+    async def _whole(
+        self, fleet: Fleet, request: ChatRequest, caller: Caller, slot: Slot | None
+    ) -> bytes:
+        return await complete_chat(self._state, fleet, request, caller, slot)
 
     async def _stream(
         self,
@@ -71,8 +40,6 @@ class ChatCompletions:
         request: ChatRequest,
         slot: Slot | None,
     ) -> None:
-        """Send events as they come. The first delta decides between an answer and an error,
-        unless it is so late that the client needs a sign of life first."""
         sse = SseStream(exchange, watch, self._state.settings_of(exchange).sse_ping_s)
         send = slot.recording(sse.write) if slot is not None else sse.write
         # Several choices come together and are better joined.

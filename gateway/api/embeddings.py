@@ -13,17 +13,16 @@ from dataclasses import replace
 from typing import TypeVar
 
 from engine.base import EmbedRequest, EngineDead, ModelInfo
+from gateway.api.dispatched import DispatchedHandler
+from gateway.chat.caller import Caller
 from gateway.control.fleet import Fleet, Route
-from gateway.control.gate import Used, Work
 from gateway.embedding.inputs import token_ids
 from gateway.errors import PromptTimeout
-from gateway.http.body import read_json_body
 from gateway.http.exchange import JSON_TYPE, Exchange
 from gateway.http.watch import ClientWatch
 from gateway.protocol.embedding_answer import embedding_answer
 from gateway.protocol.embedding_request import EmbeddingRequest, read_embedding_request
 from gateway.protocol.json_body import parse_object
-from gateway.routing.dispatch import dispatch
 from gateway.routing.marks import tell_target
 from gateway.state import GatewayState
 
@@ -36,29 +35,18 @@ THREADS = 2
 T = TypeVar("T")
 
 
-class Embeddings:
+class Embeddings(DispatchedHandler):
     """The handler: parse, admit, tokenise, embed, answer."""
 
-    def __init__(self, state: GatewayState) -> None:
-        self._state = state
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="embeddings")
+    api = "embeddings"
 
-    async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request; raises what the table of errors knows."""
-        settings = self._state.settings_of(exchange)
-        with self._state.lifecycle.admit() as fleet:
-            body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
-            async with ClientWatch(exchange) as watch:
-                answering = dispatch(
-                    self._state, exchange, watch, fleet, "embeddings", body, self._local
-                )
-                del body
-                await answering
+    def __init__(self, state: GatewayState) -> None:
+        super().__init__(state)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="embeddings")
 
     async def _local(
         self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
     ) -> None:
-        """Answer with an engine of this process."""
         request = await self._parse(exchange, body)
         del body
         answer = await self._answer(exchange, fleet, request)
@@ -94,19 +82,8 @@ class Embeddings:
             dimensions=request.dimensions,
             normalize=request.normalize,
         )
-        work = Work(
-            request_id=asked.request_id,
-            principal=exchange.principal,
-            model=route.asked,
-            route=route,
-            prompt_tokens=tokens,
-            max_tokens=0,
-            is_capped=True,
-            choices=0,
-            priority=exchange.priority,
-            deadline=exchange.deadline,
-            used=Used(),
-            marks=exchange.marks,
+        work = Caller.of(exchange).work(
+            asked.request_id, route, prompt_tokens=tokens, max_tokens=0, is_capped=True, choices=0
         )
         async with self._state.gate.enter(work):
             made = await route.embed(replace(asked, priority=work.priority))

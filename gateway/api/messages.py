@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.api.dispatched import DispatchedHandler
 from gateway.chat.caller import Caller
 from gateway.chat.raw_prompt import conversation_ids
 from gateway.chat.template import ChatTemplate
@@ -23,31 +24,17 @@ from gateway.protocol.anthropic_request import MessageRequest, read_message_requ
 from gateway.protocol.chat_request import ChatRequest
 from gateway.protocol.json_body import parsed
 from gateway.protocol.token_requests import TokenizeRequest
-from gateway.routing.dispatch import dispatch
 from gateway.state import GatewayState
 
 
-class Messages:
+class Messages(DispatchedHandler):
     """The handler of ``/v1/messages``."""
 
-    def __init__(self, state: GatewayState) -> None:
-        self._state = state
-
-    async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request; raises what the table of errors knows."""
-        with self._state.lifecycle.admit() as fleet:
-            body = await read_body(self._state, exchange)
-            async with ClientWatch(exchange) as watch:
-                answering = dispatch(
-                    self._state, exchange, watch, fleet, "messages", body, self._local
-                )
-                del body
-                await answering
+    api = "messages"
 
     async def _local(
         self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
     ) -> None:
-        """Answer with an engine of this process."""
         request = await parse(self._state, exchange, body, counting=False)
         del body
         stream = None
@@ -96,8 +83,9 @@ class CountTokens:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one request; raises what the table of errors knows."""
+        settings = self._state.settings_of(exchange)
         with self._state.lifecycle.admit() as fleet:
-            body = await read_body(self._state, exchange)
+            body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
             async with ClientWatch(exchange):
                 request = await parse(self._state, exchange, body, counting=True)
                 route = fleet.route(request.chat.model, exchange.principal)
@@ -123,12 +111,6 @@ def to_tokenize(chat: ChatRequest, template: ChatTemplate | None) -> TokenizeReq
         add_special_tokens=False,
         return_token_strs=False,
     )
-
-
-async def read_body(state: GatewayState, exchange: Exchange) -> bytes:
-    """The body of a request, within the server's bounds."""
-    settings = state.settings_of(exchange)
-    return await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
 
 
 async def parse(

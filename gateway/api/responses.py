@@ -11,13 +11,13 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 
+from gateway.api.dispatched import DispatchedHandler
 from gateway.api.responses_background import BackgroundRuns
 from gateway.api.responses_service import ResponsesService, Work
 from gateway.api.responses_stored import stored_routes
 from gateway.chat.caller import Caller
 from gateway.control.fleet import Fleet
 from gateway.errors import DeadlinePassed, ErrorAnswer, answer, is_expected
-from gateway.http.body import read_json_body
 from gateway.http.edge import HotHandler
 from gateway.http.exchange import JSON_TYPE, Exchange
 from gateway.http.sse_stream import SseStream
@@ -26,39 +26,27 @@ from gateway.protocol.json_body import parsed
 from gateway.protocol.response_answer import ResponseAnswer
 from gateway.protocol.response_events import error_event
 from gateway.protocol.response_request import ResponseRequest, read_response_request
-from gateway.routing.dispatch import dispatch
 from gateway.state import GatewayState
 from gateway.store.responses import Record
 
 log = logging.getLogger("gateway.responses")
 
 
-class Responses:
+class Responses(DispatchedHandler):
     """The handler: parse, find the context, generate, answer, store."""
+
+    api = "responses"
 
     def __init__(
         self, state: GatewayState, service: ResponsesService, runs: BackgroundRuns
     ) -> None:
-        self._state = state
+        super().__init__(state)
         self._service = service
         self._runs = runs
-
-    async def __call__(self, exchange: Exchange) -> None:
-        """Answer one request; raises what the table of errors knows."""
-        settings = self._state.settings_of(exchange)
-        with self._state.lifecycle.admit() as fleet:
-            body = await read_json_body(exchange, settings.max_body_bytes, settings.body_timeout_s)
-            async with ClientWatch(exchange) as watch:
-                answering = dispatch(
-                    self._state, exchange, watch, fleet, "responses", body, self._local
-                )
-                del body
-                await answering
 
     async def _local(
         self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, body: bytes
     ) -> None:
-        """Answer with an engine of this process."""
         request = await parsed(body, self._reader(exchange))
         del body
         work = await self._service.prepare(exchange.principal.owner, request)

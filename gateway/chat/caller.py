@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gateway.control.gate import Used, Work
 from gateway.control.rights import Principal
 from gateway.http.exchange import Exchange
 from gateway.protocol.anthropic_errors import speaks_anthropic
 from gateway.routing.ask import Ask
+
+if TYPE_CHECKING:
+    from gateway.control.pool import RemoteRoute, Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +50,31 @@ class Caller:
             exchange.deadline,
             speaks_anthropic(exchange.path),
             exchange.ask,
+        )
+
+    def work(
+        self,
+        request_id: str,
+        route: Route | RemoteRoute,
+        *,
+        prompt_tokens: int,
+        max_tokens: int,
+        is_capped: bool,
+        choices: int,
+    ) -> Work:
+        """What this caller asks of ``route``; the figures are as in ``Work``."""
+        return Work(
+            request_id=request_id,
+            principal=self.principal,
+            model=route.asked,
+            route=route,
+            prompt_tokens=prompt_tokens,
+            max_tokens=max_tokens,
+            is_capped=is_capped,
+            choices=choices,
+            priority=self.priority,
+            deadline=self.deadline,
+            used=Used(),
+            marks=self.marks,
+            anthropic=self.anthropic,
         )

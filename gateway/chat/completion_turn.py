@@ -23,7 +23,7 @@ from gateway.chat.tokens import TokenTexts
 from gateway.chat.turn import aborted, fingerprint, tell_route
 from gateway.control.auth import salt_for
 from gateway.control.fleet import Fleet, Route
-from gateway.control.gate import Used, Work
+from gateway.control.gate import Work
 from gateway.errors import InvalidRequest
 from gateway.hooks.answer import HookedAnswer
 from gateway.protocol.completion_request import CompletionRequest
@@ -136,19 +136,13 @@ async def completion_turn(
             request.choices,
         )
         turn = CompletionTurn(route, request, raw, prompts, meter, answer_id, hooked)
-        work = Work(
-            request_id=answer_id,
-            principal=caller.principal,
-            model=route.asked,
-            route=route,
+        work = caller.work(
+            answer_id,
+            route,
             prompt_tokens=meter.prompt_tokens,
             max_tokens=max(prompt.sampling.max_tokens for prompt in prompts),
             is_capped=request.max_tokens is not None,
             choices=request.choices,
-            priority=caller.priority,
-            deadline=caller.deadline,
-            used=Used(),
-            marks=caller.marks,
         )
         begun = False
         route.take_on(work)  # from here on, so that what waits for a replica counts there
@@ -185,9 +179,6 @@ def _generate(
     request = turn.request
     several = len(turn.prompts) > 1
 
-    def note_carry_on(model: str) -> None:
-        state.lifecycle.metrics.carried_on[model] += 1
-
     def start(position: int) -> AsyncGenerator[Delta, None]:
         prompt = turn.prompts[position]
         asked = GenerateRequest(
@@ -199,7 +190,7 @@ def _generate(
         )
         freest = None if route.degraded or not several else route.pool.pick()
         chosen = route if freest is None else replace(route, replica=freest)
-        return chosen.generate(asked, note_carry_on)
+        return chosen.generate(asked, state.lifecycle.metrics.note_carry_on)
 
     # One call fills the engine's batch at most, never its waiting queue.
     seats = route.replica.engine.load().max_running * max(1, len(route.pool.replicas))

@@ -32,7 +32,7 @@ from gateway.chat.prompt import Prompt
 from gateway.chat.tokens import TokenTexts
 from gateway.control.auth import salt_for
 from gateway.control.fleet import Fleet, Route
-from gateway.control.gate import Used, Work
+from gateway.control.gate import Work
 from gateway.errors import GenerationAborted, InvalidRequest
 from gateway.hooks.answer import HookedAnswer
 from gateway.protocol.chat_request import ChatRequest
@@ -189,20 +189,13 @@ async def chat_turn(
             len(prompt.ids),
             request.n,
         )
-        work = Work(
-            request_id=answer_id,
-            principal=caller.principal,
-            model=route.asked,
-            route=route,
+        work = caller.work(
+            answer_id,
+            route,
             prompt_tokens=len(prompt.ids),
             max_tokens=prompt.sampling.max_tokens,
             is_capped=request.max_tokens is not None,
             choices=request.n,
-            priority=caller.priority,
-            deadline=caller.deadline,
-            used=Used(),
-            marks=caller.marks,
-            anthropic=caller.anthropic,
         )
         turn: ChatTurn | None = None
         route.take_on(work)  # from here on, so that what waits for a replica counts there
@@ -263,10 +256,7 @@ def _generate(
         priority=work.priority,
     )
 
-    def note_carry_on(model: str) -> None:
-        state.lifecycle.metrics.carried_on[model] += 1
-
-    return route.generate(asked, note_carry_on)
+    return route.generate(asked, state.lifecycle.metrics.note_carry_on)
 
 
 def in_the_callers_words(error: RequestRejected, prompt: Prompt) -> Exception:

@@ -7,7 +7,8 @@ import os
 import time
 from contextlib import aclosing
 
-from gateway.control.gate import Used, Work
+from gateway.chat.caller import Caller
+from gateway.control.gate import Work
 from gateway.control.pool import Pool, RemoteRoute
 from gateway.errors import SERVICE, UpstreamUnavailable, answer
 from gateway.http.exchange import JSON_TYPE, Exchange
@@ -116,20 +117,13 @@ class Relay:
         exchange, incoming = self._exchange, self._incoming
         prompt, most, capped, choices = expected_tokens(len(incoming.body), incoming.document)
         is_vectors = incoming.api == "embeddings"
-        return Work(
-            request_id=f"relay-{os.urandom(12).hex()}",
-            principal=exchange.principal,
-            model=self._ask.asked,
-            route=RemoteRoute(self._ask.asked, self._ask.degraded, self._pool),
+        return Caller.of(exchange).work(
+            f"relay-{os.urandom(12).hex()}",
+            RemoteRoute(self._ask.asked, self._ask.degraded, self._pool),
             prompt_tokens=prompt,
             max_tokens=0 if is_vectors else most,
             is_capped=is_vectors or capped,
             choices=0 if is_vectors else choices,
-            priority=exchange.priority,
-            deadline=exchange.deadline,
-            used=Used(),
-            marks=exchange.marks,
-            anthropic=incoming.api == "messages",
         )
 
     async def _whole(self, upstream: Upstream, request: Outgoing, usage: Usage) -> None:
@@ -179,7 +173,7 @@ class Relay:
             except UpstreamFault:
                 continue
             self._exchange.details["carried_on"] = successor.name
-            self._state.lifecycle.metrics.carried_on[self._ask.asked] += 1
+            self._state.lifecycle.metrics.note_carry_on(self._ask.asked)
         usage.prompt, usage.completion = len(recorder.prompt_ids), len(recorder.output_ids)
         await sse.end(carry.ending())
         return True

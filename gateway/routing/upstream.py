@@ -33,7 +33,6 @@ class Upstream:
         outstanding: requests that it works on.
         well: outcome of the active checks; True where there are none.
         outcomes: attempts by how they ended.
-        last_fault: for people.
     """
 
     def __init__(self, spec: RemoteSpec, address: Address, number: int) -> None:
@@ -47,7 +46,6 @@ class Upstream:
         self.outstanding = 0
         self.well = True
         self.outcomes: Counter[str] = Counter()
-        self.last_fault: str | None = None
         self._busy_until = 0.0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._check: asyncio.Task[None] | None = None
@@ -150,7 +148,6 @@ class Upstream:
             pause_s = min(fault.retry_after_s or SHORTEST_PAUSE_S, LONGEST_PAUSE_S)
             self._busy_until = time.monotonic() + pause_s
         self.outcomes[outcome] += 1
-        self.last_fault = str(fault)
         fields = {"target": self.name, "outcome": outcome, "cause": str(fault)}
         log.warning("an upstream failed", extra={"fields": fields})
         if works:
@@ -169,8 +166,9 @@ class Upstream:
                 failures += 1
                 if failures >= health.failures and self.well:
                     self.well = False
-                    self.last_fault = f"health check: {error or 'no answer in time'}"
-                    log.warning("an upstream is down", extra={"fields": {"target": self.name}})
+                    cause = str(error) or "no answer in time"
+                    fields = {"target": self.name, "cause": cause}
+                    log.warning("an upstream is down", extra={"fields": fields})
             else:
                 failures = 0
                 if not self.well:

@@ -77,6 +77,10 @@ class Metrics(Collector):
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
+    def note_carry_on(self, model: str) -> None:
+        """Count a request that another target has taken over."""
+        self.carried_on[model] += 1
+
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
         return generate_latest(self.registry)
