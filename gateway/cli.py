@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from gateway import __version__
 from gateway.config_cli import config_app
 from gateway.keys_cli import keys_app
+from gateway.model_cli import model_app
+from gateway.terminal import fail
 from gateway.usage_cli import usage
 
 app = typer.Typer(
@@ -19,7 +20,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-model_app = typer.Typer(help="Look at the model that is served.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
@@ -29,12 +29,6 @@ app.command("usage")(usage)
 def main() -> None:
     """The entry point of the installed command."""
     app()
-
-
-def fail(message: str) -> NoReturn:
-    """End with one readable message and exit code 1."""
-    sys.stderr.write(f"llm-gateway: {message}\n")
-    raise typer.Exit(1)
 
 
 def show_version(wanted: bool) -> None:
@@ -123,21 +117,3 @@ def chat(
         chat_in_terminal(base_url, model, api_key, system)
     except ChatError as error:
         fail(str(error))
-
-
-@model_app.command("eval")
-def evaluate_model(
-    per_skill: Annotated[int, typer.Option(min=1, help="Prompts per skill.")] = 50,
-    fp32: Annotated[
-        bool, typer.Option(help="Compare with the unquantised model (needs the convert extra).")
-    ] = True,
-) -> None:
-    """Score the bundled model on held-out prompts: accuracy per skill, and the loss to fp32."""
-    from engine.base import EngineStartError
-    from gateway.model_eval import run_evaluation
-
-    try:
-        passed = run_evaluation(per_skill, with_fp32=fp32)
-    except EngineStartError as error:
-        fail(str(error))
-    raise typer.Exit(0 if passed else 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
 import typer
+
+from gateway.terminal import fail
 
 if TYPE_CHECKING:
     from gateway.config.snapshot import Snapshot
@@ -166,9 +167,3 @@ def text_of(value: Any) -> str:
 def print_json(document: dict[str, Any]) -> None:
     """For programs."""
     typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2))
-
-
-def fail(message: str) -> NoReturn:
-    """End with a readable message and exit code 1."""
-    sys.stderr.write(f"llm-gateway: {message}\n")
-    raise typer.Exit(1)

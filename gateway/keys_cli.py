@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from gateway.terminal import fail
+
 if TYPE_CHECKING:
     from gateway.control.identity.audit import Actor
     from gateway.control.identity.manage import KeyAdmin
@@ -223,7 +225,6 @@ def audit(
 
 def run(data_dir: Path | None, act: Callable[[KeyAdmin, Actor], T]) -> T:
     """What ``act`` returns; ends the command with a readable message when it cannot."""
-    from gateway.cli import fail
     from gateway.control.identity.manage import KeyAdmin
     from gateway.control.identity.store import KeyStore, KeyStoreUnavailable
     from gateway.errors import GatewayError

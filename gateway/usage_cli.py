@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from gateway.terminal import fail
 
 if TYPE_CHECKING:
     from gateway.control.ledger.report import Query, Row
@@ -46,7 +48,7 @@ def usage(
     from gateway.control.ledger.store import StoreUnavailable
 
     if as_json and as_csv:
-        stop("--json and --csv cannot be combined")
+        fail("--json and --csv cannot be combined")
     only = {
         "key": key,
         "organisation": organisation,
@@ -58,9 +60,9 @@ def usage(
         query = read_query(by, first, last, only)
         rows = ask(query)
     except QueryError as error:
-        stop(f"--{error.field}: {error}")
+        fail(f"--{error.field}: {error}")
     except StoreUnavailable as error:
-        stop(f"the usage database is not available: {error}")
+        fail(f"the usage database is not available: {error}")
     shape = Shape.JSON if as_json else Shape.CSV if as_csv else Shape.TABLE
     show(query, rows, shape)
 
@@ -73,7 +75,7 @@ def ask(query: Query) -> list[Row]:
     try:
         settings = load_settings()
     except SettingsError as error:
-        stop(f"the settings are not usable:\n{error}")
+        fail(f"the settings are not usable:\n{error}")
     store = new_store(settings, settings.data_dir / FOLDER)
     try:
         return store.report(query)
@@ -124,9 +126,3 @@ def show_table(query: Query, rows: list[Row]) -> None:
 def cell(value: Any) -> str:
     """A number as people read it."""
     return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
-
-
-def stop(message: str) -> NoReturn:
-    """End with one readable message and exit code 1."""
-    sys.stderr.write(f"llm-gateway: {message}\n")
-    raise typer.Exit(1)
