@@ -1,12 +1,17 @@
 """For every test: assertions in shared helpers explain themselves as those in tests do."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 # Importing vLLM would otherwise switch off every logger that exists by then.
 os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
+
+# Helpers of these folders serve others as well.
+sys.path += [str(Path(__file__).parent / name) for name in ("engine", "gateway", "routing", "vllm")]
 
 pytest.register_assert_rewrite("engine_calls", "onnx_calls", "server_process", "vllm_helpers")
 

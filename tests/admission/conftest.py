@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 # Behind this folder, so that its own modules are found first.
-sys.path.append(str(Path(__file__).parents[1] / "gateway"))
-
-from server_process import ServerProcess
-
-NewServer = Callable[..., ServerProcess]
+from server_process import NewServer, ServerProcess
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NewServer
 from queued_calls import KEYS, TOKEN_S, Call, Ends, depth, is_free, occupied, queue_up
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 from gateway.control.admission.ticket import cost_of
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "gateway"))
-
 from held_upstream import HeldUpstream
 from reloaded_gateway import NewGateway, ReloadedGateway
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))  # random_llama lives there
-
 from engine_factories import Factory, FakeFactory, OnnxFactory
 
 from engine.base import Engine

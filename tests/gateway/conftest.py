@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from server_process import SENTENCE, ServerProcess, info_with
+from server_process import SENTENCE, NewServer, ServerProcess, info_with
 
 from engine.base import ModelInfo
-
-NewServer = Callable[..., ServerProcess]
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import openai
-from conftest import NewServer
-from server_process import PATIENCE_S, ServerProcess
+from server_process import PATIENCE_S, NewServer, ServerProcess
 from typer.testing import CliRunner
 
 from gateway.cli import app

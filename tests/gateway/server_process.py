@@ -151,3 +151,7 @@ class ServerProcess:
         self.process.wait()
         if self._http is not None:
             self._http.close()
+
+
+NewServer = Callable[..., ServerProcess]
+"""Starts one with these settings: what the fixtures give."""

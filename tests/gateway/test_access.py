@@ -7,8 +7,7 @@ import json
 import httpx
 import openai
 import pytest
-from conftest import NewServer
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 from starlette.routing import Route
 
 from gateway.app import build_app

@@ -4,9 +4,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import NewServer
 from keys_help import ADMIN_KEY, CANARY, ENV_KEY, http, key_server, make, sdk, status
-from server_process import MESSAGES, SENTENCE, ServerProcess
+from server_process import MESSAGES, SENTENCE, NewServer, ServerProcess
 
 
 @pytest.fixture

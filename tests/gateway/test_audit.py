@@ -5,8 +5,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import NewServer
 from keys_help import ADMIN_KEY, OPERATOR, http, key_server
+from server_process import NewServer
 
 from gateway.control.auth import Keyring
 from gateway.control.identity.manage import KeyAdmin

@@ -13,9 +13,8 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import NewServer
 from openai.types import Batch
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 from gateway.batch.pace import allowed
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, ServerProcess
+from server_process import MESSAGES, NewServer, ServerProcess
 
 TOOL = {
     "type": "function",

@@ -7,8 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import NewServer
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 FREED_WITHIN_S = 1.0
 # The bound holds on an idle machine; a shared one delays processes by more than that.

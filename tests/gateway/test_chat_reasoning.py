@@ -6,8 +6,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, ServerProcess
+from server_process import MESSAGES, NewServer, ServerProcess
 
 SUM: Any = [{"role": "user", "content": "What is 17 + 25?"}]
 THOUGHT, ANSWER = "Let me see. A <b>tag</b>?", "The answer is 42."

@@ -10,8 +10,7 @@ import jsonschema
 import openai
 import pydantic
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, ServerProcess
+from server_process import MESSAGES, NewServer, ServerProcess
 
 SCHEMA = {
     "type": "object",

@@ -7,8 +7,7 @@ from typing import Any
 import jsonschema
 import openai
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES
+from server_process import MESSAGES, NewServer
 
 WEATHER: Any = {
     "type": "function",

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import NewServer
-from server_process import SENTENCE, ServerProcess
+from server_process import SENTENCE, NewServer, ServerProcess
 from typer.testing import CliRunner
 
 from engine.base import EngineStartError

@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, PATIENCE_S, SENTENCE, ServerProcess
+from server_process import MESSAGES, PATIENCE_S, SENTENCE, NewServer, ServerProcess
 
 PROMPTS = ["The sky is", "Grüße 🦊, my", "One two three"]
 

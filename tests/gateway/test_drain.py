@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, ServerProcess
+from server_process import MESSAGES, NewServer, ServerProcess
 
 
 class Reader(threading.Thread):

@@ -15,8 +15,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, SENTENCE, ServerProcess
+from server_process import MESSAGES, SENTENCE, NewServer, ServerProcess
 from test_docs import documented, parameter_row
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))

@@ -12,8 +12,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import NewServer
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 KEY_A = "a" * 32
 KEY_B = "b" * 32

@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, SENTENCE, ServerProcess
+from server_process import MESSAGES, SENTENCE, NewServer, ServerProcess
 
 LONG = SENTENCE * 4
 ROUTE = "/v1/chat/completions"

@@ -5,7 +5,6 @@ import json
 import anthropic
 import openai
 import pytest
-from conftest import NewServer
 from keys_help import (
     ADMIN_KEY,
     ENV_KEY,
@@ -19,7 +18,7 @@ from keys_help import (
     sdk,
     status,
 )
-from server_process import MESSAGES, ServerProcess
+from server_process import MESSAGES, NewServer, ServerProcess
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import json
 from typing import Any, ClassVar
 
 import pytest
-from conftest import NewServer
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
+from server_process import NewServer
 
 ENDLESS = "the model never closes a free string in a call or in JSON text"
 EXTRA = "the model adds arguments, which a tool that is not strict allows"

@@ -8,8 +8,7 @@ import anthropic
 import httpx
 import pytest
 from anthropic.types import Message, ToolUseBlock
-from conftest import NewServer
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 HELLO: Any = [{"role": "user", "content": "Hello there"}]
 WEATHER: Any = [{"role": "user", "content": "How is the weather in Paris?"}]

@@ -10,8 +10,7 @@ from typing import Any
 import anthropic
 import httpx
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, SENTENCE, ServerProcess
+from server_process import MESSAGES, SENTENCE, NewServer, ServerProcess
 
 ASKED: Any = {"model": "tiny-chat", "max_tokens": 200, "messages": MESSAGES}
 BODY: dict[str, Any] = dict(ASKED)

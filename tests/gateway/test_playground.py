@@ -6,10 +6,9 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-from conftest import NewServer
 from playground_page import PHONE, Tabs, chromium
 from playwright.sync_api import Browser, expect
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 FIRST = "planted-secret-key-number-one"
 SLOW = {"itl_s": 0.05}

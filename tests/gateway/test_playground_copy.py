@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import NewServer
 from playground_page import Tab, Tabs, chromium
 from playwright.sync_api import Browser, expect
-from server_process import PATIENCE_S, ServerProcess
+from server_process import PATIENCE_S, NewServer, ServerProcess
 
 KEY = "planted-secret-key-number-one"
 # All that a shell or a Python string could trip over.

@@ -5,8 +5,7 @@ from importlib.resources import files
 
 import httpx
 import pytest
-from conftest import NewServer
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 from gateway.app import build_app
 from gateway.http.edge import OPEN_PATHS

@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, PATIENCE_S, SENTENCE, ServerProcess
+from server_process import MESSAGES, PATIENCE_S, SENTENCE, NewServer, ServerProcess
 
 from gateway.errors import InvalidRequest
 from gateway.protocol.predict import MAX_INSTANCES, read_predict_request

@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from conftest import NewServer
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 BODY = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}).encode()
 POST = (

@@ -9,9 +9,8 @@ import jsonschema
 import openai
 import pydantic
 import pytest
-from conftest import NewServer
 from openai.types.responses import Response
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 from gateway.app import build_app
 from gateway.settings import Settings

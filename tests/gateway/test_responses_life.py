@@ -13,8 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import NewServer
-from server_process import SENTENCE, ServerProcess
+from server_process import SENTENCE, NewServer, ServerProcess
 
 FIRST = "responses-secret-key-number-one"
 SECOND = "responses-secret-key-number-two"

@@ -13,10 +13,9 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from conftest import NewServer
 from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS, load_all_checks
-from server_process import PATIENCE_S
+from server_process import PATIENCE_S, NewServer
 
 from gateway.app import build_app
 from gateway.settings import Settings

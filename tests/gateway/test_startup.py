@@ -8,8 +8,7 @@ import sys
 
 import httpx
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, info_with
+from server_process import MESSAGES, NewServer, info_with
 
 from gateway.banner import Banner
 from gateway.server import BindError, bind

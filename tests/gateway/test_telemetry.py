@@ -8,9 +8,8 @@ import time
 
 import httpx
 import pytest
-from conftest import NewServer
 from prometheus_client.parser import text_string_to_metric_families
-from server_process import MESSAGES, ServerProcess
+from server_process import MESSAGES, NewServer, ServerProcess
 
 from engine.base import Delta
 from gateway.http.edge import outcome_of

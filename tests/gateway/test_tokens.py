@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import NewServer
-from server_process import MESSAGES, PATIENCE_S, ServerProcess
+from server_process import MESSAGES, PATIENCE_S, NewServer, ServerProcess
 from tokenizers import Tokenizer
 
 import engine.models.bundled

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,8 @@ import pytest
 from ledger_postgres import Postgres, find_binaries
 
 # The server process of the gateway's own tests.
-sys.path.append(str(Path(__file__).parents[1] / "gateway"))
+from server_process import NewServer, ServerProcess
 
-from server_process import ServerProcess
-
-NewServer = Callable[..., ServerProcess]
 _numbers = itertools.count()
 
 

@@ -18,10 +18,9 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import NewServer
 from ledger_load import MESSAGES, Answered, Load
 from ledger_postgres import Postgres
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 SECRET = "planted-secret-0123456789abcdef"
 KEY_A = "key-a-" + SECRET

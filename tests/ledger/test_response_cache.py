@@ -6,8 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import NewServer
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 from gateway.control.response_cache.cache import AnswerCache, Stored
 from gateway.control.response_cache.wish import Policy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from pathlib import Path
 import pytest
 
 # The helper that starts a server is that of the gateway's own tests.
-sys.path.append(str(Path(__file__).parents[1] / "gateway"))
-
 from limit_tools import RedisServer
 from server_process import ServerProcess
 

@@ -52,6 +52,16 @@ FAMILY_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "logits_scaling": 4.0,
         },
     ),
+    "gpt2": ("GPT2", {}),
+    "gpt2_untied": (
+        "GPT2",
+        {
+            "tie_word_embeddings": False,
+            "n_inner": 96,
+            "activation_function": "gelu",
+            "scale_attn_by_inverse_layer_idx": True,
+        },
+    ),
 }
 
 
@@ -73,7 +83,10 @@ def make_checkpoint(folder: Path, family: str, dtype: str = "float32") -> Path:
     config_name = "Gemma3TextConfig" if prefix == "Gemma3" else f"{prefix}Config"
     config = getattr(transformers, config_name)(**(SIZES | changes))
     torch.manual_seed(0)
-    model = getattr(transformers, f"{prefix}ForCausalLM")(config)
+    head = "LMHeadModel" if prefix == "GPT2" else "ForCausalLM"
+    model = getattr(transformers, prefix + head)(config)
+    if prefix == "GPT2":
+        draw_vectors(model)
     model.to(getattr(torch, dtype)).save_pretrained(folder)
     special = ["<pad>", "<s>", "</s>"]
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -87,6 +100,16 @@ def make_checkpoint(folder: Path, family: str, dtype: str = "float32") -> Path:
     fast.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     fast.save_pretrained(folder)
     return folder
+
+
+def draw_vectors(model: Any) -> None:
+    """Draw the biases and the weights of norms, which start at 0 and 1 and would hide a mistake."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += torch.randn_like(parameter) * 0.2
 
 
 def write_config(folder: Path, **config: Any) -> None:

@@ -71,7 +71,6 @@ def test_inspect_reads_headers_only(folder: Path) -> None:
 @pytest.mark.parametrize(
     "architecture",
     [
-        "GPT2LMHeadModel",
         "OPTForCausalLM",
         "GPTNeoXForCausalLM",
         "FalconForCausalLM",

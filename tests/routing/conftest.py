@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "gateway"))
-
 from chaos_upstream import ChaosUpstream
 from routing_calls import HTTP
 from routing_files import chaos_config

@@ -7,22 +7,15 @@ so what they assert of one engine is asserted of the other.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "gateway"))
-sys.path.append(str(Path(__file__).parents[1] / "vllm"))
-
-from server_process import ServerProcess
+from server_process import NewServer, ServerProcess
 
 from engine.models.find import BundledModel
 from engine.vllm.compat import installed_version
 
 pytest.register_assert_rewrite("vllm_server")
-NewServer = Callable[..., ServerProcess]
 RUNNING: list[ServerProcess] = []
 # As in tests/vllm: models this small are fastest on one thread.
 QUIET_VLLM = {

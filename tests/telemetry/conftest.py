@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-
-# Behind this folder, so that its own modules are found first.
-sys.path.append(str(Path(__file__).parents[1] / "gateway"))
-sys.path.append(str(Path(__file__).parents[1] / "routing"))
-
 from chaos_upstream import ChaosUpstream
 from otlp_collector import OtlpCollector
 from planted import SECRETS, planted_settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from engine.vllm.compat import installed_version
 from engine.vllm.engine import VllmEngine
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE.parent / "gateway"))  # server_process lives there
 pytest.register_assert_rewrite("vllm_server")
 
 
