@@ -32,7 +32,7 @@ from gateway.telemetry.tracing import CURRENT, TRACE_HEADERS
 from gateway.telemetry.tracing_export import CountingExporter
 from gateway.telemetry.tracing_spans import RequestSpan, WorkSpan, end_badly
 
-EXPORT_TIMEOUT_S = 3.0
+EXPORT_TIMEOUT_S = 10.0  # OpenTelemetry's default
 # How long the end of the process waits for the last spans to be delivered.
 CLOSE_S = 3.0
 

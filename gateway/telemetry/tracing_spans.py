@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 from opentelemetry.context import Context
@@ -58,7 +59,9 @@ class RequestSpan:
         }
         if server := exchange.scope.get("server"):
             attributes |= {"server.address": server[0], "server.port": server[1]}
-        self.span = tracer.start_span(method, parent, SpanKind.SERVER, attributes)
+        # Where the request began, since the time to its first token is counted from there.
+        begun = time.time_ns() - round((time.perf_counter() - exchange.started) * 1e9)
+        self.span = tracer.start_span(method, parent, SpanKind.SERVER, attributes, start_time=begun)
         self.operation = OPERATIONS.get(exchange.path)
         self._reasons: list[str] = []
 

@@ -8,9 +8,10 @@ import statistics
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from queued_calls import KEYS, TOKEN_S, Call, Ends, depth, is_free, occupied, queue_up
-from server_process import NewServer, ServerProcess
+from server_process import PATIENCE_S, NewServer, ServerProcess
 
 from gateway.control.admission.ticket import cost_of
 
@@ -54,6 +55,42 @@ def test_classes_are_served_in_order(server: ServerProcess) -> None:
     served = [line.get("class", "default") for line in lines]
     assert served == sorted(asked, key=["interactive", "default", "batch"].index)
     assert all(line["admission_ms"] > 0 for line in lines)
+
+
+def test_tiers_are_classes_in_the_words_of_openai(server: ServerProcess) -> None:
+    """Of a stream as of an answer in one piece, the answer says which tier it was."""
+    asked = ["flex", "auto", "priority", "flex", "default", "fast"]
+    served = ["flex", "default", "priority", "flex", "default", "priority"]
+    completed = Ends(server, "completed")
+    with occupied(server) as first:
+        calls = queue_up(
+            server,
+            *({"service_tier": name, "stream": n > 2} for n, name in enumerate(asked)),
+            {"service_tier": "priority", "headers": {"x-priority": "batch"}},
+        )
+        first.drop()
+        answers = [call.answer() for call in calls]
+    assert [status for status, _, _ in answers] == [200] * 7
+    for (_, _, body), tier in zip(answers, [*served, "flex"], strict=True):
+        assert f'"service_tier":"{tier}"' in body
+    classes = [line.get("class", "default") for line in completed.lines(7)]
+    assert classes == ["interactive"] * 2 + ["default"] * 2 + ["batch"] * 3
+    status, _, body = Call(server, service_tier="gold").answer()
+    assert (status, json.loads(body)["error"]["param"]) == (400, "service_tier")
+    assert "service_tier" not in Call(server).answer()[2]
+
+
+def test_background_work_waits_in_its_class(server: ServerProcess) -> None:
+    body = {"model": "bundled", "input": "hi", "background": True, "service_tier": "flex"}
+    url, headers = f"{server.url}/v1/responses", {"x-api-key": KEYS[0]}
+    with occupied(server), httpx.Client(headers=headers, timeout=PATIENCE_S) as http:
+        started = http.post(url, json=body).json()
+        assert started["service_tier"] == "flex"
+        server.wait_for(lambda: depth(server) == 1, "the response to wait")
+        queues = {k: v for k, v in server.metrics().items() if k.startswith("gateway_queue_depth")}
+        ended = http.post(f"{url}/{started['id']}/cancel").json()
+    assert ended["status"] == "cancelled"
+    assert [n for name, n in queues.items() if 'class="batch"' in name] == [1]
 
 
 def test_two_keys_share_by_tokens(server: ServerProcess) -> None:
@@ -208,7 +245,7 @@ def test_classes_on_the_onnx_engine(new_server: NewServer) -> None:
     server = new_server(ENGINE="onnx", MAX_MODEL_LEN="2048", **ONE_PLACE)
     asked = ["batch", "default", "interactive"]
     completed = Ends(server, "completed")
-    with contextlib.closing(Call(server, stream=True, max_tokens=1900).socket) as first:
+    with contextlib.closing(Call(server, stream=True, max_tokens=1900, n=16).socket) as first:
         assert first.recv(1000).startswith(b"HTTP/1.1 200")
         calls = queue_up(server, *({"headers": {"x-priority": name}} for name in asked))
         first.close()
