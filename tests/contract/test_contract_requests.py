@@ -18,7 +18,8 @@ from engine.base import (
     StructuredOutput,
 )
 
-ABORT_S = 1.0
+# An idle machine needs less than one second; a busy one delays threads and processes.
+ABORT_S = 3.0
 
 
 async def first_delta(engine: Engine, asked: GenerateRequest) -> None:

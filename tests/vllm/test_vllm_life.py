@@ -8,8 +8,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -25,14 +23,15 @@ from engine.config import VllmOptions
 from engine.vllm.compat import own_group
 from engine.vllm.engine import VllmEngine
 from engine.vllm.hardware import Hardware
-from engine.vllm.process import CoreProcesses, group_members
+from engine.vllm.process import CoreProcesses
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.slow,
     pytest.mark.usefixtures("needs_vllm"),
 ]
-DEATH_S = 2.0
+# An idle machine needs less than two seconds; a busy one delays processes.
+DEATH_S = 6.0
 
 
 def children() -> set[int]:
@@ -78,8 +77,9 @@ async def refused(engine: VllmEngine) -> str:
 
 
 async def test_a_context_that_does_not_fit_is_refused_with_the_numbers(
-    tmp_path: Path, leaves_nothing: None
+    tmp_path: Path, leaves_nothing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     model = tiny.write_model(tmp_path / "long")
     path = model / "config.json"
     shape = json.loads(path.read_text()) | {"max_position_embeddings": 10**7}
@@ -223,40 +223,3 @@ async def test_starts_wait_for_each_others_processes_only() -> None:
 async def _consume(stream: Any) -> None:
     async for _ in stream:
         pass
-
-
-def _line(host: subprocess.Popen[str]) -> dict[str, Any]:
-    assert host.stdout is not None
-    while line := host.stdout.readline():
-        if line.startswith("{"):
-            return dict(json.loads(line))
-    raise AssertionError("the host ended")
-
-
-def _gone(pids: list[int], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not any(group_members(pid) or Path(f"/proc/{pid}").exists() for pid in pids):
-            return True
-        time.sleep(0.05)
-    return False
-
-
-async def test_signals_to_the_group_spare_the_streams_and_death_takes_all(model: Path) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("vllm_host.py")), str(model)]
-    host = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        ready = await asyncio.to_thread(_line, host)
-        assert len(ready["processes"]) >= 2
-        os.killpg(host.pid, signal.SIGINT)
-        os.killpg(host.pid, signal.SIGTERM)
-        assert await asyncio.to_thread(_line, host) == {"streams": 4}
-        host.kill()
-        await asyncio.to_thread(host.wait, 30)
-        assert _gone(ready["processes"], 60)
-        assert not Path(ready["folder"]).exists()
-    finally:
-        host.kill()
-        host.wait()
-        assert host.stdout is not None
-        host.stdout.close()
