@@ -180,9 +180,16 @@ def run_export(
     label: str,
     progress: Progress,
     module: str = "engine.models.export",
+    questions: Path | None = None,
 ) -> None:
-    """Run an exporter in a process of its own; raises EngineStartError."""
+    """Run an exporter in a process of its own; raises EngineStartError.
+
+    Args:
+        questions: a file of prompts for both the result and the original, which gets what
+            came of them.
+    """
     command = [sys.executable, "-m", module, source, out, precision, label]
+    command += [questions] if questions else []
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",

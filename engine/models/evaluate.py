@@ -8,6 +8,7 @@ table compares the same items through every engine.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -41,8 +42,9 @@ class Check:
     `kind` names a checker below, `expected` is what it compares with:
     contains (all phrases, ignoring case), contains_exact (all phrases, with case), number (the
     last number in the answer), letters (the answer ends in these letters, however separated),
-    exact (the whole answer), json (the parsed value), tool_call ({"name", "arguments"}), and
-    starts / ends (a prefix / suffix, with case).
+    exact (the whole answer), json (the parsed value), tool_call ({"name", "arguments"}),
+    starts / ends (a prefix / suffix, with case), regex (found anywhere), and json_schema (a
+    JSON value that the schema allows; needs the package jsonschema).
     """
 
     kind: str
@@ -136,6 +138,15 @@ def _parse(text: str) -> Any:
         return None
 
 
+def _allowed(text: str, schema: Any) -> bool:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return False
+    validator = importlib.import_module("jsonschema").validators.validator_for(schema)
+    return bool(validator(schema).is_valid(value))
+
+
 def _last_number(text: str) -> int | None:
     # "45 - 12" must not read as the number -12, but "= -22" must.
     numbers = _NUMBER.findall(re.sub(r"(?<=\d)\s*-\s*(?=\d)", " ", text))
@@ -170,6 +181,10 @@ def satisfies(answer: str, check: Check) -> bool:
             return text.startswith(str(expected))
         case "ends":
             return text.rstrip(".!").endswith(str(expected))
+        case "regex":
+            return re.search(expected, text) is not None
+        case "json_schema":
+            return _allowed(text, expected)
     raise ValueError(f"unknown check kind {check.kind!r}")
 
 
@@ -198,7 +213,7 @@ def score(items: Sequence[EvalItem], answers: Sequence[str]) -> EvalTable:
     scores = {skill: SkillScore(skill) for skill in SKILLS}
     failures: list[Failure] = []
     for item, text in zip(items, answers, strict=True):
-        entry = scores[item.skill]
+        entry = scores.setdefault(item.skill, SkillScore(item.skill))
         entry.total += 1
         if is_correct(text, item):
             entry.correct += 1

@@ -1,6 +1,9 @@
 """Converts one checked Hugging Face folder into a prepared folder, in a process of its own.
 
-    python -m engine.models.export SOURCE OUT PRECISION LABEL
+    python -m engine.models.export SOURCE OUT PRECISION LABEL [QUESTIONS]
+
+QUESTIONS is a file of prompts that the result and the original both answer in the end, see
+``engine.models.compare``.
 
 torch and the fp32 weights end with the process. Progress goes to standard output as lines
 ``@progress FRACTION STAGE``, a failure as ``@error MESSAGE`` with exit status 1; everything
@@ -10,7 +13,9 @@ its standard input open: the process ends when that closes, so it never outlives
 
 from __future__ import annotations
 
+import errno
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -23,7 +28,9 @@ from typing import Any, cast
 
 import onnx_ir as ir
 
-from engine.models.graph import UnsupportedGraph, to_serving_form
+from engine.base import EngineStartError
+from engine.models import gpt2
+from engine.models.graph import Decoder, UnsupportedGraph, to_serving_form
 from engine.models.quantize import quantize
 from engine.models.verify import TOLERANCE, Reference, last_logits, reference, relative_error
 from engine.onnx.prepared import MODEL_NAME, Manifest, Precision
@@ -38,6 +45,7 @@ COPIED = (
     "generation_config.json",
 )
 BUILDER = "onnxruntime_genai.models.builder"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ExportError(Exception):
@@ -51,17 +59,22 @@ def export(source: Path, out: Path, precision: Precision, label: str) -> None:
     tell(0.02, "reading the weights")
     expected = reference(source)
     tell(0.25, "exporting the graph")
-    run_builder(source, scratch)
-    tell(0.55, "rewriting the graph")
-    built = json.loads((scratch / "genai_config.json").read_text(encoding="utf-8"))["model"]
-    manifest = describe(source, built, precision, label)
+    config = read_json(source / "config.json")
+    architecture = config["architectures"][0]
     try:
-        model = ir.load(scratch / MODEL_NAME)
-        to_serving_form(model, manifest.head_dim, expected.windows)
+        if architecture == gpt2.ARCHITECTURE:
+            decoder = gpt2.decoder(source, config)
+        else:
+            decoder = run_builder(source, scratch)
+        tell(0.55, "rewriting the graph")
+        to_serving_form(decoder.model, decoder.head_dim, expected.windows)
     except UnsupportedGraph as error:
         raise ExportError(
-            f"the ONNX engine cannot run this {manifest.architecture}: {error}; use ENGINE=vllm"
+            f"the ONNX engine cannot run this {architecture}: {error}; use ENGINE=vllm"
         ) from error
+    manifest = describe(source, config, decoder, precision, label)
+    model = decoder.model
+    del decoder
     tell(0.6, "comparing with transformers")
     check(model, scratch, manifest, expected)
     stage = f"making the {precision} variant"
@@ -95,8 +108,8 @@ def tell(fraction: float, stage: str) -> None:
     sys.stdout.flush()
 
 
-def run_builder(source: Path, out: Path) -> None:
-    """Write the builder's fp32 graph into ``out``."""
+def run_builder(source: Path, out: Path) -> Decoder:
+    """Let the model builder write its fp32 graph into ``out``."""
     import transformers
 
     load = transformers.AutoConfig.from_pretrained
@@ -120,6 +133,15 @@ def run_builder(source: Path, out: Path) -> None:
     finally:
         sys.argv = before
         transformers.AutoConfig.from_pretrained = load
+    built = json.loads((out / "genai_config.json").read_text(encoding="utf-8"))["model"]
+    return Decoder(
+        model=ir.load(out / MODEL_NAME),
+        layers=built["decoder"]["num_hidden_layers"],
+        kv_heads=built["decoder"]["num_key_value_heads"],
+        head_dim=built["decoder"]["head_size"],
+        vocab_size=built["vocab_size"],
+        max_len=built["context_length"],
+    )
 
 
 def adapt(config: Any) -> Any:
@@ -137,16 +159,16 @@ def adapt(config: Any) -> Any:
     return config
 
 
-def describe(source: Path, built: dict[str, Any], precision: Precision, label: str) -> Manifest:
-    """The manifest, from what the builder wrote and the checkpoint's own files."""
-    decoder = built["decoder"]
-    config = read_json(source / "config.json")
+def describe(
+    source: Path, config: dict[str, Any], decoder: Decoder, precision: Precision, label: str
+) -> Manifest:
+    """The manifest, from what was exported and the checkpoint's own files."""
     return Manifest(
-        num_layers=decoder["num_hidden_layers"],
-        num_kv_heads=decoder["num_key_value_heads"],
-        head_dim=decoder["head_size"],
-        vocab_size=built["vocab_size"],
-        max_model_len=built["context_length"],
+        num_layers=decoder.layers,
+        num_kv_heads=decoder.kv_heads,
+        head_dim=decoder.head_dim,
+        vocab_size=decoder.vocab_size,
+        max_model_len=decoder.max_len,
         precision=precision,
         eos_token_ids=eos_token_ids(source, config),
         source=label,
@@ -203,7 +225,7 @@ def check(model: ir.Model, scratch: Path, manifest: Manifest, expected: Referenc
     if not error < TOLERANCE:
         raise ExportError(
             "the exported graph does not compute what transformers does (relative error "
-            f"{error:.2g}): onnxruntime-genai does not cover this configuration; use ENGINE=vllm"
+            f"{error:.2g}): the exporter does not cover this configuration; use ENGINE=vllm"
         )
 
 
@@ -213,17 +235,35 @@ def end_with_parent() -> None:
     os._exit(1)
 
 
-def main(run: Callable[[Path, Path, Precision, str], None]) -> int:
-    """Run an exporter as a process; see the module's text."""
+def main(run: Callable[[Path, Path, Precision, str], None], comparer: str) -> int:
+    """Run an exporter as a process; see the module's text.
+
+    Args:
+        comparer: the module whose ``compare`` answers the questions.
+    """
     threading.Thread(target=end_with_parent, daemon=True).start()
-    source, out, precision, label = sys.argv[1:]
+    source, out, precision, label, *questions = sys.argv[1:]
     try:
         run(Path(source), Path(out), cast("Precision", precision), label)
-    except ExportError as error:
-        sys.stdout.write(f"@error {' '.join(str(error).split())}\n")
-        return 1
+        if questions:
+            stage = "comparing with PyTorch"
+            tell(0.0, stage)
+            compare = importlib.import_module(comparer).compare
+            compare(Path(source), Path(out), Path(questions[0]), lambda part: tell(part, stage))
+    except (ExportError, EngineStartError) as error:
+        return refuse(str(error))
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        return refuse(f"there is no room on the disk ({error.strerror}): make room and try again")
     return 0
 
 
+def refuse(message: str) -> int:
+    """Tell the parent process why, on one line; returns the exit status."""
+    sys.stdout.write(f"@error {' '.join(message.split())}\n")
+    return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main(export))
+    sys.exit(main(export, "engine.models.compare"))

@@ -1,6 +1,6 @@
 """Exports one checked encoder checkpoint to ONNX, in a process of its own.
 
-    python -m engine.models.export_encoder SOURCE OUT PRECISION LABEL
+    python -m engine.models.export_encoder SOURCE OUT PRECISION LABEL [QUESTIONS]
 
 Talks to its parent as ``engine.models.export`` does. The fp32 graph is compared with
 transformers on texts of several lengths before anything is rounded.
@@ -180,4 +180,4 @@ def distance(folder: Path, prompts: list[np.ndarray], wanted: np.ndarray) -> flo
 
 
 if __name__ == "__main__":
-    sys.exit(main(export))
+    sys.exit(main(export, "engine.models.compare_encoder"))

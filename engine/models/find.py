@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -36,12 +36,14 @@ FAMILIES: dict[str, str] = {
     "PhiForCausalLM": "Phi-1, Phi-1.5, Phi-2",
     "Phi3ForCausalLM": "Phi-3, Phi-4",
     "GraniteForCausalLM": "Granite",
+    "GPT2LMHeadModel": "GPT-2, DistilGPT2",
 }
 CONVERT_MODULES = ("torch", "transformers", "onnxruntime_genai", "onnx", "onnx_ir", "safetensors")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _FLOAT_TYPES = {"F64", "F32", "F16", "BF16"}
 _INDEX_TYPES = {"I64"}  # constant position ids, which older checkpoints of encoders hold
+MASKS = (".attn.bias", ".attn.masked_bias")  # constants that older checkpoints of GPT-2 hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,7 @@ def inspect(folder: Path, families: Mapping[str, str] = FAMILIES) -> Checkpoint:
     Raises:
         EngineStartError: a file is missing, damaged or cut short, or the family is not covered.
     """
-    config = _read_config(folder)
-    architecture = _architecture(folder, config, families)
+    config, architecture = check_family(folder, families)
     weights = _weight_files(folder)
     parameters = sum(_count_parameters(path) for path in weights)
     if not (folder / "tokenizer.json").is_file():
@@ -137,9 +138,22 @@ def inspect(folder: Path, families: Mapping[str, str] = FAMILIES) -> Checkpoint:
     return Checkpoint(folder, architecture, parameters, weights, config)
 
 
-def require_convert_extra() -> None:
-    """Raise EngineStartError when a package that conversion needs is not installed."""
-    missing = [name for name in CONVERT_MODULES if importlib.util.find_spec(name) is None]
+def check_family(
+    folder: Path, families: Mapping[str, str] = FAMILIES
+) -> tuple[dict[str, Any], str]:
+    """The config in ``folder`` and the architecture it names; raises EngineStartError."""
+    config = _read_config(folder)
+    return config, _architecture(folder, config, families)
+
+
+def require_convert_extra(modules: Sequence[str] = ()) -> None:
+    """Raise EngineStartError when a package that conversion needs is not installed.
+
+    Args:
+        modules: those of CONVERT_MODULES that matter; empty: all.
+    """
+    wanted = modules or CONVERT_MODULES
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         raise EngineStartError(
             f"converting a model needs packages that are not installed ({', '.join(missing)}): "
@@ -147,14 +161,16 @@ def require_convert_extra() -> None:
         )
 
 
-def require_space(folder: Path, needed: int, purpose: str) -> None:
+def require_space(
+    folder: Path, needed: int, purpose: str, instead: str = "set MODEL_CACHE_DIR to a larger disk"
+) -> None:
     """Raise EngineStartError unless the disk that holds ``folder`` has ``needed`` bytes free."""
     existing = next(p for p in (folder, *folder.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise EngineStartError(
             f"{purpose} needs about {_gib(needed)} and {existing} has {_gib(free)} free: make "
-            "room there, or set MODEL_CACHE_DIR to a larger disk"
+            f"room there, or {instead}"
         )
 
 
@@ -231,10 +247,11 @@ def _count_parameters(path: Path) -> int:
             if length > size - 8:
                 raise EngineStartError(damaged)
             header = json.loads(file.read(length))
-        tensors = [v for k, v in header.items() if k != "__metadata__"]
-        end = max((t["data_offsets"][1] for t in tensors), default=0)
-        unreadable = {t["dtype"] for t in tensors} - _FLOAT_TYPES - _INDEX_TYPES
-        count: int = sum(prod(t["shape"]) for t in tensors)
+        header.pop("__metadata__", None)
+        end = max((t["data_offsets"][1] for t in header.values()), default=0)
+        weights = [t for name, t in header.items() if not name.endswith(MASKS)]
+        unreadable = {t["dtype"] for t in weights} - _FLOAT_TYPES - _INDEX_TYPES
+        count: int = sum(prod(t["shape"]) for t in weights)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise EngineStartError(damaged) from error
     if end != size - 8 - length:

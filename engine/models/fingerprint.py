@@ -15,7 +15,7 @@ from typing import Any
 
 HASHED = ("*.json", "*.jinja", "*.safetensors")
 # The code that decides what conversion writes: another version of it may write something else.
-WRITERS = ("export.py", "export_encoder.py", "graph.py", "quantize.py")
+WRITERS = ("export.py", "export_encoder.py", "gpt2.py", "graph.py", "quantize.py")
 CHUNK = 1 << 20
 
 

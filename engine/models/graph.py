@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -46,6 +47,22 @@ _ROW_WISE = frozenset(
 
 class UnsupportedGraph(Exception):
     """The exported graph is not one that the ONNX engine can run. Says what is in the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """What an exporter made of a checkpoint: its fp32 graph, not yet in serving form.
+
+    Attributes:
+        max_len: positions that the model has, in tokens.
+    """
+
+    model: ir.Model
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_len: int
 
 
 def to_serving_form(model: ir.Model, head_dim: int, windows: Sequence[int]) -> None:

@@ -56,10 +56,19 @@ class RemoteFile:
     blob_id: str | None
 
 
-def download(model: str, revision: str | None, cache_dir: Path, progress: Progress) -> Path:
+def download(
+    model: str,
+    revision: str | None,
+    cache_dir: Path,
+    progress: Progress,
+    check: Callable[[Path], None] = lambda _: None,
+) -> Path:
     """The folder with ``model`` at ``revision``, complete and verified. Blocks.
 
     Without a network a copy that was completed before serves the same revision.
+
+    Args:
+        check: looks at the folder when only the config has arrived, and raises to go no further.
 
     Raises:
         EngineStartError: with the cause and the fix. Files that were complete are kept.
@@ -82,7 +91,7 @@ def download(model: str, revision: str | None, cache_dir: Path, progress: Progre
         missing = [f for f in files if not (folder / f.name).is_file()]
         require_space(folder, sum(f.size for f in missing) + 2**24, f"downloading {model}")
         with explained(model, revision):
-            fetch(model, commit, files, folder, progress)
+            fetch(model, commit, files, folder, progress, check)
         verify(model, folder, files, progress)
         (folder / COMPLETE).touch()
     remember(store, revision, commit)
@@ -112,14 +121,19 @@ def listing(model: str, revision: str | None) -> tuple[str, list[RemoteFile]]:
 
 
 def fetch(
-    model: str, commit: str, files: list[RemoteFile], folder: Path, progress: Progress
+    model: str,
+    commit: str,
+    files: list[RemoteFile],
+    folder: Path,
+    progress: Progress,
+    check: Callable[[Path], None],
 ) -> None:
-    """Download what is missing in ``folder``, large files last."""
+    """Download what is missing in ``folder``: the config, ``check``, the rest, large files last."""
     from huggingface_hub import hf_hub_download
 
     total = max(1, sum(f.size for f in files))
     done = 0
-    for file in sorted(files, key=lambda f: f.size):
+    for file in sorted(files, key=lambda f: (f.name != "config.json", f.size)):
         stage = f"downloading {model}: {file.name}"
         hf_hub_download(
             model,
@@ -131,6 +145,8 @@ def fetch(
         )
         done += file.size
         progress(stage, done / total)
+        if file.name == "config.json":
+            check(folder)
 
 
 def _tell(progress: Progress, stage: str, before: int, total: int, arrived: int) -> None:

@@ -28,6 +28,18 @@ FORMAT = 1
 
 Precision = Literal["fp32", "int8", "int8_block", "int4"]
 
+UNSERVED = {
+    "int8_dynamic": (
+        "dynamic int8 takes one activation scale for the whole batch, so that an answer would "
+        "depend on who else is being answered"
+    ),
+    "int8_static": (
+        "static int8 cuts activations off at the ranges of its calibration set, and int8 has the "
+        "same size without that loss"
+    ),
+}
+"""Precisions that `llm-gateway model quantize` writes and the engine refuses, with the reason."""
+
 _REBUILD = "convert the model again, or delete the folder so that it is converted anew"
 
 
@@ -78,6 +90,11 @@ class Manifest:
         for name in ("num_layers", "num_kv_heads", "head_dim", "vocab_size", "max_model_len"):
             if type(raw[name]) is not int or raw[name] < 1:
                 raise EngineStartError(f"{path}: {name} is not a positive integer: {_REBUILD}")
+        if raw["precision"] in UNSERVED:
+            raise EngineStartError(
+                f"{folder} is not served: {UNSERVED[raw['precision']]}; quantise the original with "
+                "--method int8 or int4"
+            )
         if raw["precision"] not in get_args(Precision):
             raise EngineStartError(
                 f"{path}: precision is not one of {', '.join(get_args(Precision))}: {_REBUILD}"

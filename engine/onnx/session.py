@@ -35,6 +35,7 @@ class ModelSession:
         max_chunk: most tokens of one prefill run.
         threads: CPU threads inside a run.
         spin_us: microseconds that those threads stay awake waiting for the next operator.
+        providers: onnxruntime's execution providers, first choice first.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class ModelSession:
         max_chunk: int,
         threads: int,
         spin_us: int,
+        providers: Sequence[Any] = ("CPUExecutionProvider",),
     ) -> None:
         manifest = model.manifest
         self._path = model.model_path
-        self._session = _open_session(model, threads, spin_us)
+        self._session = _open_session(model, threads, spin_us, providers)
         self._layers = manifest.num_layers
         self.vocab_size = manifest.vocab_size
         self.attention_rows = attention_rows(manifest.head_dim)
@@ -163,7 +165,9 @@ def _bind_out(binding: Any, name: str, array: npt.NDArray[Any], shape: tuple[int
     binding.bind_output(name, "cpu", 0, array.dtype, shape, array.ctypes.data)
 
 
-def _open_session(model: PreparedModel, threads: int, spin_us: int) -> Any:
+def _open_session(
+    model: PreparedModel, threads: int, spin_us: int, providers: Sequence[Any]
+) -> Any:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -179,9 +183,7 @@ def _open_session(model: PreparedModel, threads: int, spin_us: int) -> Any:
     for entry, value in (entries | session_entries()).items():
         options.add_session_config_entry(entry, value)
     try:
-        session = ort.InferenceSession(
-            str(model.model_path), options, providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(str(model.model_path), options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions share no public base
         raise EngineStartError(
             f"{model.model_path} cannot be loaded ({error}): the file is damaged or was made "

@@ -52,8 +52,7 @@ FAMILY_CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "logits_scaling": 4.0,
         },
     ),
-    "gpt2": ("GPT2", {}),
-    "gpt2_untied": (
+    "gpt2_untied": (  # the usual form has a test file of its own
         "GPT2",
         {
             "tie_word_embeddings": False,

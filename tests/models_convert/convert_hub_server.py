@@ -19,6 +19,7 @@ class FakeHub:
     Attributes:
         files: name to content. Names in ``large`` are listed with a SHA-256, as LFS files.
         break_at: name to the byte after which the connection of its first GET breaks.
+        stall_at: name to the byte after which its first GET sends nothing until ``go_on``.
         corrupt: names that are sent with one byte changed.
         gated: answer 401 as for a model whose terms were not accepted.
         ranges: (name, Range header) of every GET.
@@ -30,6 +31,9 @@ class FakeHub:
     large: tuple[str, ...] = ("model.safetensors",)
     revisions: tuple[str, ...] = ("main", COMMIT)
     break_at: dict[str, int] = field(default_factory=dict)
+    stall_at: dict[str, int] = field(default_factory=dict)
+    stalled: threading.Event = field(default_factory=threading.Event)
+    go_on: threading.Event = field(default_factory=threading.Event)
     corrupt: tuple[str, ...] = ()
     gated: bool = False
     failing: int | None = None
@@ -49,6 +53,7 @@ class FakeHub:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.go_on.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -137,6 +142,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if not body:
+            return
+        stall = hub.stall_at.pop(name, None)
+        if stall is not None:
+            self.wfile.write(part[:stall])
+            self.wfile.flush()
+            hub.stalled.set()
+            hub.go_on.wait()
+            self.close_connection = True
             return
         cut = hub.break_at.pop(name, None)
         self.wfile.write(part if cut is None else part[:cut])
