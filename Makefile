@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A hash-checked lock is complete: nothing may be resolved beside it.
 LOCKED := --no-deps --require-hashes -r
 
-.PHONY: serve chat test check lint types bench-cpu bench-frontend bench-proxy chromium node services schemathesis lock clean
+.PHONY: serve chat test check lint types bench-cpu bench-frontend bench-proxy chromium node services tools schemathesis soak explore lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/llm-gateway serve
@@ -14,7 +14,7 @@ serve: $(VENV)/.serve
 chat: $(VENV)/.serve
 	$(BIN)/llm-gateway chat
 
-test: $(VENV)/.test chromium node services
+test: $(VENV)/.test chromium node services tools
 	$(BIN)/python -m pytest
 
 # The page is tested in a real browser. Where none can be installed, those tests say so and skip.
@@ -39,9 +39,26 @@ node: $(VENV)/bin/python
 		$(PIP) install $(LOCKED) requirements/node.txt; } && \
 		cd tests/node && npm ci --no-audit --no-fund; } > /dev/null 2>&1 || true
 
-# Thousands of cases over every route; `make test` runs a few of each.
+# Tools whose pins collide with ours (llmcompressor, OpenVINO, Triton) run in environments of their
+# own. Where one cannot be installed, its tests say so and skip.
+tools: $(VENV)/.test
+	@$(BIN)/python -m engine.environments > /dev/null 2>&1 || true
+
+# Over ten thousand cases, those at the bounds of each field among them; `make test` runs 2,450.
 schemathesis: $(VENV)/.test
-	SCHEMATHESIS_EXAMPLES=200 SCHEMATHESIS_COVERAGE=1 $(BIN)/python -m pytest tests/gateway/test_schemathesis.py
+	SCHEMATHESIS_EXAMPLES=600 SCHEMATHESIS_COVERAGE=1 $(BIN)/python -m pytest tests/gateway/test_schemathesis.py
+
+# The suite does one round of each; here they go on: SOAK_S seconds under load and kills, and
+# ROUNDS times new random examples for every property and state machine.
+SOAK_S ?= 3600
+ROUNDS ?= 20
+PROPERTIES := tests/admission tests/limits tests/ledger tests/routing tests/telemetry
+soak: $(VENV)/.test services
+	SOAK_S=$(SOAK_S) $(BIN)/python -m pytest tests/soak
+
+explore: $(VENV)/.test services
+	for round in $$(seq $(ROUNDS)); do \
+		HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -q $(PROPERTIES) -m hypothesis || exit 1; done
 
 check: $(VENV)/.test lint types test
 
@@ -85,6 +102,9 @@ lock: $(VENV)/.test
 		pyproject.toml requirements/build.in requirements/test.in $(NOT_LOCKED) --output-file requirements/dev.txt
 	$(UV) --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint requirements/dev.txt \
 		pyproject.toml requirements/build.in --output-file requirements/serve.txt
+	for tool in $(basename $(notdir $(wildcard engine/environments/*.in))); do \
+		$(UV) --python-version 3.11 --python-platform x86_64-manylinux_2_35 $(NOT_LOCKED) \
+			engine/environments/$$tool.in --output-file engine/environments/$$tool.txt || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
+from gateway.bench_cli import bench_app
 from gateway.config_cli import config_app
 from gateway.keys_cli import keys_app
 from gateway.model_cli import model_app
+from gateway.plan_cli import plan
 from gateway.terminal import fail
+from gateway.triton_cli import triton_app
 from gateway.usage_cli import usage
 
 app = typer.Typer(
@@ -22,8 +25,11 @@ app = typer.Typer(
 )
 app.add_typer(model_app, name="model")
 app.add_typer(config_app, name="config")
+app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
+app.add_typer(triton_app, name="triton")
 app.command("usage")(usage)
+app.command("plan")(plan)
 
 
 def main() -> None:

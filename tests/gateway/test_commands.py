@@ -137,7 +137,7 @@ def test_model_eval_explains_a_start_that_fails(monkeypatch: pytest.MonkeyPatch)
     def fail(*_: object, **__: object) -> bool:
         raise EngineStartError("the model is not there")
 
-    monkeypatch.setattr("gateway.model_eval.run_evaluation", fail)
+    monkeypatch.setattr("gateway.evaluation.exam.run_evaluation", fail)
     shown = CliRunner().invoke(app, ["model", "eval"])
     assert shown.exit_code == 1
     assert "the model is not there" in shown.output

@@ -17,7 +17,7 @@ from gateway.chat.prompt import PromptBuilder
 from gateway.chat.template import ChatTemplate
 from gateway.chat.tokens import TokenTexts
 from gateway.errors import InvalidRequest, PromptTimeout
-from gateway.model_eval import as_request
+from gateway.evaluation.asker import as_request
 from gateway.protocol.chat_request import read_chat_request
 
 TOOL = {"type": "function", "function": {"name": "f"}}

@@ -1,0 +1,1 @@
+"""What carries the models of this project into other serving systems."""

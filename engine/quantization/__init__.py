@@ -1,0 +1,1 @@
+"""``llm-gateway model quantize`` and ``model bench``: smaller variants of a model, measured."""

@@ -1,0 +1,1 @@
+"""``llm-gateway model eval``: runs an evaluation and shows what it found."""
