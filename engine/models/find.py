@@ -103,12 +103,12 @@ def locate(model: str, revision: str | None = None) -> Location:
         return LocalFolder(path.resolve())
     if path.is_file():
         raise EngineStartError(
-            f"{model} is a file: set MODEL_NAME to the folder with config.json and safetensors"
+            f"{model} is a file: name the folder with config.json and safetensors (MODEL_NAME)"
         )
     looks_local = model.startswith((".", "/", "~"))
     if looks_local or not _HUB_ID.fullmatch(model) or ".." in model:
         raise EngineStartError(
-            f"there is no folder {model}: set MODEL_NAME to an existing folder, a hub id such "
+            f"there is no folder {model}: name an existing one (MODEL_NAME), a hub id such "
             "as org/name, or bundled"
         )
     name, _, pinned = model.partition("@")
@@ -182,7 +182,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise EngineStartError(
-            f"{folder} has no config.json: set MODEL_NAME to a folder in Hugging Face layout"
+            f"{folder} has no config.json: name a folder in Hugging Face layout (MODEL_NAME)"
         )
     try:
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -259,5 +259,5 @@ def explained(model: str, revision: str | None) -> Iterator[None]:
     except Exception as error:  # the HTTP library underneath, its name changed twice
         raise EngineStartError(
             f"the hub could not be reached for {where} ({type(error).__name__}): check the network "
-            "and HF_ENDPOINT, or set MODEL_NAME to a local folder"
+            "and HF_ENDPOINT, or name a local folder (MODEL_NAME)"
         ) from error

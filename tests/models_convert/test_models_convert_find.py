@@ -52,7 +52,7 @@ def test_no_such_folder(name: str) -> None:
 
 
 def test_a_file_is_not_a_folder(folder: Path) -> None:
-    with pytest.raises(EngineStartError, match="is a file: set MODEL_NAME to the folder"):
+    with pytest.raises(EngineStartError, match="is a file: name the folder"):
         locate(str(folder / "config.json"))
 
 
