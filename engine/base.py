@@ -40,7 +40,8 @@ class EngineStartError(EngineError):
 
 
 class RequestRejected(EngineError):
-    """This request can never succeed on this engine. Raised before any work is done.
+    """This request can never succeed on this engine. Raised before any work is done, unless only
+    the work shows it, as when options leave no token to choose.
 
     Attributes:
         param: the request field at fault, in OpenAI's spelling, or None.

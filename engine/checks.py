@@ -13,6 +13,11 @@ from engine.base import (
     SamplingParams,
 )
 
+NOTHING_ALLOWED = (
+    "the options of this request exclude each other: none of the tokens that may come next is left "
+    "by allowed_token_ids, logit_bias, bad_words, min_tokens and what constrains the answer"
+)
+
 
 def check_request(request: GenerateRequest, info: ModelInfo) -> None:
     """Raise RequestRejected when ``request`` can never succeed on the model ``info``."""
@@ -133,3 +138,10 @@ def _check_ids(what: str, param: str | None, ids: Iterable[int], info: ModelInfo
         raise RequestRejected(
             f"{what} holds a token id outside of [0, {info.vocab_size})", param=param
         )
+
+
+def narrows(sampling: SamplingParams) -> bool:
+    """Whether a constraint and other options both exclude tokens, so that none may be left."""
+    s = sampling
+    others = s.allowed_token_ids is not None or s.logit_bias or s.bad_words or s.min_tokens
+    return s.structured is not None and bool(others)

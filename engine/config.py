@@ -90,7 +90,12 @@ class EngineConfig:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names clients may use; the first is answered."""
+        """Names clients may use; the first is answered. Adapters are asked for as models."""
+        adapters = () if self.kind in ("onnx", "fake") else tuple(self.vllm.lora_modules)
+        return (*self._own_names, *adapters)
+
+    @property
+    def _own_names(self) -> tuple[str, ...]:
         if self.served_names:
             return self.served_names
         if self.model == BUNDLED:

@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from engine.config import EngineConfig, EngineKind, OnnxPrecision
+from engine.config import EngineConfig, EngineKind, OnnxPrecision, VllmOptions
 from gateway.chat.parsing import Formats
 from gateway.settings_admin import AdminSettings
 from gateway.settings_admission import AdmissionSettings
@@ -275,6 +275,11 @@ class Settings(
     def _check_models(self) -> Self:
         names: set[str] = set()
         for config, _ in self.served_models():
+            if len(set(config.names)) < len(config.names):
+                raise ValueError(
+                    f"SERVED_MODEL_NAME, LORA_MODULES: {', '.join(config.names)}: every name of a "
+                    "model and of its adapters has to be different"
+                )
             if taken := names.intersection(config.names):
                 raise ValueError(
                     f"MODELS: two models are called {sorted(taken)[0]}; give each entry its own "
@@ -305,8 +310,8 @@ class Settings(
         if "model_name" not in entry:
             raise ValueError(f"{where}: model_name is missing")
         shared = {name: getattr(self, name) for name in type(self).model_fields}
-        not_shared = {"models": (), "served_model_name": (), "replicas": 1, "engine_options": {}}
-        own = shared | not_shared | entry
+        first_ones = {"models": (), "served_model_name": (), "replicas": 1, "lora_modules": {}}
+        own = shared | first_ones | {"engine_options": {}} | entry
         try:
             return EntrySettings(**own)
         except ValidationError as error:
@@ -326,6 +331,7 @@ class Settings(
             max_num_seqs=ONNX_MAX_NUM_SEQS,
             tool_parser="",
             reasoning_parser="",
+            vllm=VllmOptions(),
             options={},
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.base import SamplingParams, TokenLogprob
+from engine.checks import NOTHING_ALLOWED
 from engine.onnx.logit_edits import LogitEdits
 from engine.onnx.logprobs import SEARCH_DEPTHS, Logits, at_least, token_logprobs
 from engine.onnx.sequence import Sequence
@@ -17,7 +18,6 @@ GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy: dividing by them would overflow."""
 
 NOT_FINITE = "the model produced logits that are not finite"
-_NOTHING_ALLOWED = "no token is allowed by the options of this request"
 
 # Sums over a row are taken in blocks, so that finding a draw needs no running sum of it all.
 _CDF_BLOCK = 128
@@ -84,7 +84,7 @@ class Sampler:
         """Why no token is allowed."""
         constraint = self._sequences[row].constraint
         fault = constraint.fault if constraint is not None else None
-        return fault or _NOTHING_ALLOWED
+        return fault or NOTHING_ALLOWED
 
     def _silence_broken_rows(self, logits: Logits) -> dict[int, str]:
         highest = logits.max(axis=1)  # a NaN anywhere in a row makes its maximum NaN

@@ -6,7 +6,14 @@ import time
 
 import numpy as np
 
-from engine.base import Delta, EngineError, FinishReason, Load, TokenLogprob
+from engine.base import (
+    Delta,
+    EngineError,
+    FinishReason,
+    Load,
+    RequestRejected,
+    TokenLogprob,
+)
 from engine.mailbox import Mailbox
 from engine.onnx.chunks import chunk_length
 from engine.onnx.logprobs import Logits, token_logprobs
@@ -181,7 +188,7 @@ class Stepper:
         chosen = sequence.tokens[start + 1 : start + 1 + len(logits)]
         rows = logits[: len(chosen)]
         if not np.isfinite(rows.max(axis=1)).all():
-            self._fail(job, NOT_FINITE)
+            self._fail(job, EngineError(NOT_FINITE))
             return
         job.prompt_logprobs += token_logprobs(rows, chosen, [alternatives] * len(chosen))
 
@@ -204,7 +211,9 @@ class Stepper:
     def _take_choices(self, batch: list[Sequence], choices: Choices) -> None:
         """Append the chosen tokens, put out their deltas and retire who has finished."""
         for row, message in choices.faults.items():
-            self._fail(batch[row].job, message)
+            # Other faults are of what the request asks for.
+            kind = EngineError if message == NOT_FINITE else RequestRejected
+            self._fail(batch[row].job, kind(message))
         finished = []
         for sequence, token, logprob in zip(batch, choices.tokens, choices.logprobs, strict=True):
             has_failed = sequence.slot < 0  # perhaps through a sibling
@@ -255,9 +264,9 @@ class Stepper:
         if not job.sequences:
             del self.jobs[job.arrival]
 
-    def _fail(self, job: Job, message: str) -> None:
+    def _fail(self, job: Job, error: EngineError) -> None:
         if job.sequences:
-            self._outputs.append((job.mailbox, EngineError(message)))
+            self._outputs.append((job.mailbox, error))
             self.drop(job)
 
     def _publish(self, sequence: Sequence) -> None:

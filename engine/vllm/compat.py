@@ -175,6 +175,12 @@ def stat_logger(counters: Any) -> Any:
     return Feeding
 
 
+def waiting(scheduler: Any) -> int:
+    """Requests that wait, by a ``SchedulerStats``. Those that wait for a grammar or for remote KV
+    came as a number of their own in 0.28."""
+    return int(scheduler.num_waiting_reqs + getattr(scheduler, "num_skipped_waiting_reqs", 0))
+
+
 def forbid_tokens(params: Any, sequences: list[list[int]]) -> None:
     """Set ``bad_words`` by token ids; the public field takes text only."""
     params._bad_words_token_ids = sequences

@@ -128,13 +128,14 @@ def explain(
 def _budget(config: EngineConfig, needed: Need, hardware: Hardware) -> tuple[int, str] | None:
     """Bytes that can at most go to the KV cache of one device, and who says so."""
     options = config.vllm
+    space = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "")
+    if hardware.kind == "cpu" and space.isdigit() and int(space):
+        # Where it is set, vLLM goes by nothing else.
+        return int(space) * GIB, f"VLLM_CPU_KVCACHE_SPACE={space}"
     explicit = options.engine_args.get("kv_cache_memory_bytes")
     if isinstance(explicit, int) and explicit > 0:
         return explicit, "kv_cache_memory_bytes in ENGINE_ARGS"
     if hardware.kind == "cpu":
-        space = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "")
-        if space.isdigit() and int(space):
-            return int(space) * GIB, f"VLLM_CPU_KVCACHE_SPACE={space}"
         share = options.gpu_memory_utilization
         if share is None:
             return hardware.free - needed.weights, "the RAM that is free"

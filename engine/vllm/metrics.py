@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.base import Load
+from engine.vllm import compat
 
 
 @dataclass(slots=True)
@@ -41,9 +42,7 @@ class Counters:
         rank = self.ranks.setdefault(index, Rank())
         if scheduler is not None:
             rank.running = scheduler.num_running_reqs
-            # Requests that wait for a grammar or for remote KV came as an own number in 0.28.
-            skipped = getattr(scheduler, "num_skipped_waiting_reqs", 0)
-            rank.waiting = scheduler.num_waiting_reqs + skipped
+            rank.waiting = compat.waiting(scheduler)
             rank.kv_usage = scheduler.kv_cache_usage
             rank.prefix_queries += scheduler.prefix_cache_stats.queries
             rank.prefix_hits += scheduler.prefix_cache_stats.hits

@@ -10,10 +10,12 @@ from engine.base import (
     EngineError,
     FinishReason,
     GenerateRequest,
+    RequestRejected,
     Resume,
     SamplingParams,
     TokenLogprob,
 )
+from engine.checks import NOTHING_ALLOWED, narrows
 from engine.detokenize import Detokenizer, OutputText
 from engine.vllm.convert import GREEDY
 
@@ -80,7 +82,7 @@ class Outputs:
     def deltas(self, output: Any) -> Iterator[Delta]:
         """Deltas of one ``RequestOutput``, at most one per choice.
 
-        Raises EngineError for an output that vLLM gave up, and Diverged.
+        Raises RequestRejected or EngineError for an output that vLLM gave up, and Diverged.
         """
         prompt = None
         if self._wants_prompt and output.prompt_logprobs:
@@ -130,6 +132,9 @@ class Outputs:
     def _finish(self, reason: str | None) -> FinishReason | None:
         if reason is None:
             return None
+        if reason == "error" and narrows(self._sampling):
+            # vLLM takes token 0 where none is left, and its grammar then refuses that.
+            raise RequestRejected(NOTHING_ALLOWED)
         if reason not in _FINISH:
             raise EngineError(f"vLLM could not finish the request (it says: {reason})")
         return _FINISH[reason]

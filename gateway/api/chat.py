@@ -8,6 +8,7 @@ from engine.base import EngineDead
 from gateway.api.dispatched import CachingHandler
 from gateway.chat.caller import Caller
 from gateway.chat.turn import ChatTurn, chat_turn
+from gateway.control.admission.tiers import served_tier
 from gateway.control.fleet import Fleet
 from gateway.control.response_cache.slot import Slot
 from gateway.http.exchange import Exchange
@@ -45,7 +46,7 @@ class ChatCompletions(CachingHandler[ChatRequest]):
         # Several choices come together and are better joined.
         push = sse.push if slot is None and request.n == 1 else None
         async with chat_turn(self._state, fleet, request, Caller.of(exchange)) as turn:
-            writer = ChunkWriter(new_frame(turn), turn)
+            writer = ChunkWriter(new_frame(turn, exchange.priority), turn)
             read, see = turn.read, turn.meter.see
             readers, write, write_text = turn.readers, writer.write, writer.write_text
             simple = writer.takes_text and request.logprobs is None and turn.hooked is None
@@ -81,7 +82,8 @@ async def complete_chat(
         try:
             async with chat_turn(state, fleet, request, caller) as turn:
                 begun = True
-                gatherer = AnswerGatherer(new_frame(turn), logprobs=request.logprobs is not None)
+                frame = new_frame(turn, caller.priority)
+                gatherer = AnswerGatherer(frame, logprobs=request.logprobs is not None)
                 async for part in turn:
                     gatherer.take(part)
                 answer = gatherer.body(turn)
@@ -93,9 +95,10 @@ async def complete_chat(
                 raise
 
 
-def new_frame(turn: ChatTurn) -> AnswerFrame:
-    """What every part of the answer shares."""
+def new_frame(turn: ChatTurn, priority: int) -> AnswerFrame:
+    """What every part of the answer shares; ``priority`` is the request's."""
     request = turn.request
+    tier = None if "service_tier" not in request.fields else served_tier(priority)
     last = request.messages[-1]
     return AnswerFrame(
         id=turn.id,
@@ -110,4 +113,5 @@ def new_frame(turn: ChatTurn) -> AnswerFrame:
         continuous_usage=request.continuous_usage,
         prompt_ids=turn.prompt.ids if request.return_token_ids else None,
         tokens_as_ids=request.tokens_as_ids,
+        tier=tier,
     )

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
 from gateway.chat.caller import Caller
+from gateway.control.admission.tiers import take_tier
 from gateway.control.fleet import Fleet
 from gateway.control.response_cache.slot import CachedRequest, Slot, answer_from_cache
 from gateway.control.response_cache.wish import read_wish
@@ -59,6 +60,7 @@ class CachingHandler(DispatchedHandler, Generic[RequestT]):
     ) -> None:
         strict = self._state.settings_of(exchange).strict_parameters
         request = await parsed(body, lambda document: self._read(document, strict=strict))
+        take_tier(exchange, request.fields.get("service_tier"))
         slot = None
         cache = self._state.answers
         # Hooks see every request, so none is answered without them.

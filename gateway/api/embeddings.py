@@ -85,9 +85,13 @@ class Embeddings(DispatchedHandler):
         work = Caller.of(exchange).work(
             asked.request_id, route, prompt_tokens=tokens, max_tokens=0, is_capped=True, choices=0
         )
-        async with self._state.gate.enter(work):
-            made = await route.embed(replace(asked, priority=work.priority))
-            work.used.prompt_tokens = tokens
+        route.take_on(work)  # from here on, so that what waits for a replica counts there
+        try:
+            async with self._state.gate.enter(work):
+                made = await route.embed(replace(asked, priority=work.priority))
+                work.used.prompt_tokens = tokens
+        finally:
+            route.let_go(work)
         metrics = self._state.lifecycle.metrics.models[info.id]
         metrics.prompt_tokens += tokens
         metrics.queue.observe(made.queue_s)

@@ -42,24 +42,42 @@ def by_name(request: Request) -> dict[str, dict[str, Any]]:
         if fleet.is_up(pool):
             for name in pool.names:
                 cards.setdefault(name, remote_card(pool, name))
-    return {name: found for name, found in cards.items() if rights.allows_model(name)}
+    # Adapters of models on engines that take none.
+    absent = {
+        name
+        for replica in fleet.models()
+        if not replica.info.capabilities.lora
+        for name in replica.config.vllm.lora_modules
+    }
+    return {
+        name: found
+        for name, found in cards.items()
+        if rights.allows_model(name) and name not in absent
+    }
 
 
 def card(replica: Replica, name: str) -> dict[str, Any]:
-    """A model as OpenAI lists it, with vLLM's ``root`` and ``max_model_len``."""
+    """A model as OpenAI lists it, with vLLM's ``root``, ``max_model_len`` and, of an adapter,
+    ``parent``, and what it does."""
     info = replica.info
+    is_adapter = name in replica.config.vllm.lora_modules
     return {
         "id": name,
         "object": "model",
         "created": info.created,
         "owned_by": "llm-gateway",
         "root": info.id,
+        "task": "generation" if info.capabilities.generation else "embeddings",
         "max_model_len": info.max_model_len,
+        **({"parent": info.id} if is_adapter else {}),
     }
 
 
 def remote_card(pool: Pool, name: str) -> dict[str, Any]:
-    """A model that other servers run, or that is split; its length is not known here."""
+    """A model that other servers run, or that is split; its length is not known here.
+
+    Of servers that offer the OpenAI APIs, it is not known either which of them the model takes.
+    """
     return {
         "id": name,
         "object": "model",

@@ -114,7 +114,14 @@ COMPLETION_ANSWER = record(
     },
     "usage",
 )
-ONE_OF_BOTH: Schema = {"oneOf": [{"required": ["prompt"]}, {"required": ["messages"]}]}
+
+
+def given(name: str, kind: str) -> Schema:
+    """The field is there; null counts as absent."""
+    return {"required": [name], "properties": {name: {"type": kind}}}
+
+
+ONE_OF_BOTH: Schema = {"oneOf": [given("prompt", "string"), given("messages", "array")]}
 
 SCHEMAS: dict[str, Schema] = {
     "CompletionRequest": object_schema(COMPLETION),

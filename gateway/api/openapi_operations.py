@@ -35,8 +35,11 @@ MODEL = record(
         "created": COUNT,
         "owned_by": TEXT,
         "root": TEXT,
+        "task": {"enum": ["generation", "embeddings"]},
         "max_model_len": COUNT,
-    }
+        "parent": TEXT,
+    },
+    *("task", "max_model_len", "parent"),
 )
 ENGINE_STATE = record(
     {"model": TEXT, "kind": TEXT, "state": TEXT, "stage": TEXT, "fraction": FRACTION}

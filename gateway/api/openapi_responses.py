@@ -119,7 +119,7 @@ RESPONSE = record(
     prompt_cache_key=nullable(TEXT),
     reasoning=record(effort=nullable(TEXT), summary=nullable(TEXT)),
     safety_identifier=nullable(TEXT),
-    service_tier={"const": "default"},
+    service_tier={"enum": ["priority", "default", "flex"]},
     store=FLAG,
     temperature=nullable({"type": "number"}),
     text=record(format=record("type", type=TEXT), verbosity=TEXT),

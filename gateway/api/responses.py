@@ -16,6 +16,7 @@ from gateway.api.responses_background import BackgroundRuns
 from gateway.api.responses_service import ResponsesService, Work
 from gateway.api.responses_stored import stored_routes
 from gateway.chat.caller import Caller
+from gateway.control.admission.tiers import served_tier, take_tier
 from gateway.control.fleet import Fleet
 from gateway.errors import DeadlinePassed, ErrorAnswer, answer, is_expected
 from gateway.http.edge import HotHandler
@@ -49,7 +50,9 @@ class Responses(DispatchedHandler):
     ) -> None:
         request = await parsed(body, self._reader(exchange))
         del body
+        take_tier(exchange, request.fields.get("service_tier"))
         work = await self._service.prepare(exchange.principal.owner, request)
+        work.head["service_tier"] = served_tier(exchange.priority)
         if request.background:
             await self._answer_at_once(exchange, watch, fleet, work)
         elif request.stream:
@@ -111,7 +114,7 @@ class Responses(DispatchedHandler):
         self, exchange: Exchange, watch: ClientWatch, fleet: Fleet, work: Work
     ) -> None:
         """Answer that the work is queued; as a stream, follow it. It goes on without the client."""
-        live = await self._runs.start(fleet, exchange.principal, work, exchange.ask)
+        live = await self._runs.start(fleet, Caller.of(exchange), work)
         exchange.details["response"] = live.id
         exchange.details["background"] = True
         if not work.request.stream:

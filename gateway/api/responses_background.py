@@ -12,14 +12,14 @@ from dataclasses import replace
 
 from engine.base import EngineOverloaded
 from gateway.api.responses_service import ResponsesService, Work, not_found
+from gateway.chat.adapters import adapter_of
 from gateway.chat.caller import Caller
 from gateway.chat.turn import ChatTurn
+from gateway.control.admission.policy import priority_of
 from gateway.control.fleet import Fleet
 from gateway.control.ledger.ledger import Ended
-from gateway.control.rights import Principal
 from gateway.errors import OVERLOADED_RETRY_S, InvalidRequest, RateLimited, is_expected
 from gateway.protocol.response_answer import ResponseAnswer
-from gateway.routing.ask import Ask
 from gateway.settings import ONNX_MAX_NUM_SEQS
 from gateway.store.responses import Record
 from gateway.telemetry.logging import REQUEST_ID
@@ -117,9 +117,7 @@ class BackgroundRuns:
         self._slots = asyncio.Semaphore(settings.max_num_seqs or ONNX_MAX_NUM_SEQS)
         self._live: dict[str, LiveResponse] = {}
 
-    async def start(
-        self, fleet: Fleet, principal: Principal, work: Work, ask: Ask | None = None
-    ) -> LiveResponse:
+    async def start(self, fleet: Fleet, asked_by: Caller, work: Work) -> LiveResponse:
         """Store the response as queued and begin to work on it.
 
         Raises EngineOverloaded, StorageUnavailable, and what building its prompt raises.
@@ -127,11 +125,15 @@ class BackgroundRuns:
         self._forget_ended()
         if len(self._live) >= self._most:
             raise EngineOverloaded("too many background responses wait")
-        caller = Caller(principal, time.perf_counter(), {}, [], ask=ask)
+        # It goes on without the request that started it: its headers, log line and deadline.
+        principal, ask = asked_by.principal, asked_by.ask
+        started = time.perf_counter()
+        caller = Caller(principal, started, {}, [], priority=asked_by.priority, ask=ask)
         live = LiveResponse(principal.owner, work, caller)
         self._live[live.id] = live
         try:
-            work.head["model"] = fleet.route(work.chat.model, principal, ask=ask).info.id
+            route = fleet.route(work.chat.model, principal, ask=ask)
+            work.head["model"] = adapter_of(route, work.chat.model) or route.info.id
             await self._service.fit(work, fleet, caller)
             if not await self._service.store.put(principal.owner, live.record):
                 raise InvalidRequest(
@@ -229,7 +231,9 @@ class BackgroundRuns:
         while True:
             # It may have waited long: its key may have ended or lost rights meanwhile.
             principal = self._service.state.keyring.renew(caller.principal)
-            caller = replace(caller, principal=principal)
+            highest = priority_of(principal.rights.highest_class)
+            priority = max(caller.priority, highest)
+            caller = replace(caller, principal=principal, priority=priority)
             try:
                 return await self._service.turn(stack, fleet, live.work, caller)
             except EngineOverloaded:

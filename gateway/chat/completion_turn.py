@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from engine.base import Delta, EngineDead, GenerateRequest, RequestRejected
+from gateway.chat.adapters import adapter_of
 from gateway.chat.caller import Caller
 from gateway.chat.prompt_runs import run_prompts
 from gateway.chat.raw_prompt import RawPrompt, RawPrompts, in_thread, raw_prompts
@@ -40,6 +41,7 @@ class CompletionTurn:
     Attributes:
         id: of the answer. created: Unix seconds. model: id of the model that answers.
         degraded: the fallback answers for another model.
+        adapter: that the engine is to apply, or None.
         prompts: in the order of the request.
         raw: the model's tokeniser. texts: spells single tokens.
     """
@@ -53,11 +55,13 @@ class CompletionTurn:
         meter: GenerationMeter,
         answer_id: str,
         hooked: HookedAnswer | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.id = answer_id
         self.created = int(time.time())
         self.info = route.info
-        self.model = self.info.id
+        self.adapter = adapter
+        self.model = adapter or self.info.id
         self.fingerprint = fingerprint(self.info)
         self.degraded = route.degraded
         self.texts: TokenTexts = route.prompts.texts
@@ -123,6 +127,7 @@ async def completion_turn(
         request, hooked = await state.hooks.completion(request, caller)
     while True:
         route = fleet.route(request.model, caller.principal, ask=caller.ask)
+        adapter = adapter_of(route, request.model)
         tell_route(state, route, request.stream, caller)
         if len(request.prompts) > 1:
             caller.details["prompts"] = len(request.prompts)
@@ -135,7 +140,7 @@ async def completion_turn(
             sum(len(prompt.ids) for prompt in prompts),
             request.choices,
         )
-        turn = CompletionTurn(route, request, raw, prompts, meter, answer_id, hooked)
+        turn = CompletionTurn(route, request, raw, prompts, meter, answer_id, hooked, adapter)
         work = caller.work(
             answer_id,
             route,
@@ -187,6 +192,7 @@ def _generate(
             sampling=prompt.sampling,
             cache_salt=salt_for(caller.principal, request.cache_salt),
             priority=work.priority,
+            lora=turn.adapter,
         )
         freest = None if route.degraded or not several else route.pool.pick()
         chosen = route if freest is None else replace(route, replica=freest)

@@ -25,6 +25,7 @@ from engine.base import (
     RequestRejected,
 )
 from gateway import __version__
+from gateway.chat.adapters import adapter_of
 from gateway.chat.caller import Caller
 from gateway.chat.output import ChoiceReader
 from gateway.chat.parsing import ContentDelta, Event
@@ -85,11 +86,12 @@ class ChatTurn:
         first: Delta,
         rest: AsyncGenerator[Delta, None],
         hooked: HookedAnswer | None = None,
+        adapter: str | None = None,
     ) -> None:
         self.id = answer_id
         self.created = int(time.time())
         self.info: ModelInfo = route.info
-        self.model = self.info.id
+        self.model = adapter or self.info.id
         self.degraded = route.degraded
         self.texts: TokenTexts = route.prompts.texts
         self.request = request
@@ -176,6 +178,7 @@ async def chat_turn(
         request, hooked = await state.hooks.chat(request, caller)
     while True:
         route = fleet.route(request.model, caller.principal, ask=caller.ask)
+        adapter = adapter_of(route, request.model)
         tell_route(state, route, request.stream, caller)
         state.admission.refuse_early(route, caller.priority)
         try:
@@ -201,12 +204,14 @@ async def chat_turn(
         route.take_on(work)  # from here on, so that what waits for a replica counts there
         try:
             async with state.gate.enter(work):
-                deltas = _generate(state, route, work, request, prompt, caller)
+                deltas = _generate(state, route, work, request, prompt, caller, adapter)
                 try:
                     first = await anext(deltas, None)
                     if first is None or first.finish_reason == "abort":
                         raise aborted()
-                    turn = ChatTurn(route, request, prompt, meter, answer_id, first, deltas, hooked)
+                    turn = ChatTurn(
+                        route, request, prompt, meter, answer_id, first, deltas, hooked, adapter
+                    )
                     yield turn
                     return
                 finally:
@@ -246,6 +251,7 @@ def _generate(
     request: ChatRequest,
     prompt: Prompt,
     caller: Caller,
+    adapter: str | None,
 ) -> AsyncGenerator[Delta, None]:
     asked = GenerateRequest(
         request_id=work.request_id,
@@ -254,6 +260,7 @@ def _generate(
         sampling=prompt.sampling,
         cache_salt=salt_for(caller.principal, request.cache_salt),
         priority=work.priority,
+        lora=adapter,
     )
 
     return route.generate(asked, state.lifecycle.metrics.note_carry_on)

@@ -68,7 +68,7 @@ MESSAGES = index(
             "cache_salt", "vLLM: separates cached prefixes further within a key.", TextOf(256, 1)
         ),
         ignored("metadata", "Use the key to tell users apart."),
-        ignored("service_tier", "There is one tier."),
+        ignored("service_tier", "Send the x-priority header instead."),
         ignored("inference_geo", "The server is where it is."),
         ignored("diagnostics", "Nothing is stored to compare with."),
         refused("container", "this server runs no code."),

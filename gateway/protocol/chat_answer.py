@@ -48,6 +48,7 @@ class AnswerFrame:
         continuous_usage: every chunk carries the usage so far.
         prompt_ids: given out with the answer, as are its token ids, unless None.
         tokens_as_ids: logprobs spell tokens as ``token_id:N``.
+        tier: which tier it was, where the caller asked for one.
     """
 
     id: str
@@ -62,16 +63,18 @@ class AnswerFrame:
     continuous_usage: bool = False
     prompt_ids: Sequence[int] | None = None
     tokens_as_ids: bool = False
+    tier: str | None = None
 
     def head(self, kind: str) -> dict[str, Any]:
         """The fields before ``choices``."""
-        return {
+        head = {
             "id": self.id,
             "object": kind,
             "created": self.created,
             "model": self.model,
             "system_fingerprint": self.fingerprint,
         }
+        return head if self.tier is None else head | {"service_tier": self.tier}
 
 
 def usage(counted: Counted, *, degraded: bool = False) -> dict[str, Any]:

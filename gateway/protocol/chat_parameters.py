@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from gateway.protocol.constraint_schemas import (
+    GUIDED_CHOICE,
+    GUIDED_JSON,
+    GUIDED_TEXT,
+    RESPONSE_FORMAT,
+    STRUCTURED_OUTPUTS,
+    TOOL_CHOICE,
+)
 from gateway.protocol.messages import MAX_TOOLS, TOOL, Messages
 from gateway.protocol.parameters import Parameter, ignored, index, refused
 from gateway.protocol.values import (
-    Anything,
     Boolean,
     Integer,
     ListOf,
@@ -26,6 +33,7 @@ MAX_BIASES = 1024
 MAX_LOGPROBS = 20
 # Logits are divided by it; much smaller ones would leave the range of float32.
 MIN_REPETITION = 0.01
+TIERS = ("auto", "default", "flex", "scale", "priority", "fast")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 TOKEN_ID = Integer(0, MAX_TOKEN_ID)
@@ -109,20 +117,29 @@ CHAT = index(
         ),
         Parameter("seed", "Same seed and prompt, same answer.", Integer(-(2**63), 2**63 - 1)),
         Parameter("skip_special_tokens", "vLLM: leave special tokens out.", Boolean()),
+        # Order.
+        Parameter(
+            "service_tier",
+            "priority, default or flex: who goes first when the server is busy, as far as the key "
+            "allows; auto: as if it were not sent. The x-priority header comes before it.",
+            OneOf(TIERS),
+        ),
         # Prompt.
         Parameter("tools", "Functions the model may call.", ListOf(TOOL, MAX_TOOLS, 1)),
-        Parameter("tool_choice", "none, auto, required or a named function.", Anything()),
+        Parameter("tool_choice", "none, auto, required or a named function.", TOOL_CHOICE),
         Parameter("parallel_tool_calls", "false: at most one call.", Boolean()),
-        Parameter("response_format", "text, json_object or json_schema; enforced.", Anything()),
+        Parameter(
+            "response_format", "text, json_object or json_schema; enforced.", RESPONSE_FORMAT
+        ),
         Parameter(
             "structured_outputs",
             "vLLM: one of json, json_object, regex, choice, grammar; enforced.",
-            Anything(),
+            STRUCTURED_OUTPUTS,
         ),
-        Parameter("guided_json", "Older name of structured_outputs.json.", Anything()),
-        Parameter("guided_regex", "Older name of structured_outputs.regex.", Anything()),
-        Parameter("guided_choice", "Older name of structured_outputs.choice.", Anything()),
-        Parameter("guided_grammar", "Older name of structured_outputs.grammar.", Anything()),
+        Parameter("guided_json", "Older name of structured_outputs.json.", GUIDED_JSON),
+        Parameter("guided_regex", "Older name of structured_outputs.regex.", GUIDED_TEXT),
+        Parameter("guided_choice", "Older name of structured_outputs.choice.", GUIDED_CHOICE),
+        Parameter("guided_grammar", "Older name of structured_outputs.grammar.", GUIDED_TEXT),
         Parameter(
             "reasoning_effort",
             "Given to the chat template; none turns thinking off where the template can.",
@@ -146,7 +163,6 @@ CHAT = index(
         ignored("safety_identifier", "Use the key to tell users apart."),
         ignored("prompt_cache_key", "Prefixes are found by content."),
         ignored("prompt_cache_retention", "Prefixes are kept while memory lasts."),
-        ignored("service_tier", "There is one tier."),
         ignored("prediction", "A hint for speed only."),
         ignored("verbosity", "A hint; ask for brevity in the prompt."),
         ignored("request_id", "Send the x-request-id header instead."),

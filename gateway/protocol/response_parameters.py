@@ -123,10 +123,10 @@ RESPONSES = index(
         ),
         Parameter("parallel_tool_calls", "false allows one call only.", Boolean()),
         *(CHAT[name] for name in AS_IN_CHAT if name in CHAT),
+        CHAT["service_tier"],
         # Accepted and ignored: they change nothing in the answer.
         ignored("user", "Use the key to tell users apart."),
         ignored("safety_identifier", "Use the key to tell users apart."),
-        ignored("service_tier", "There is one tier."),
         ignored("prompt_cache_key", "Prefixes are found by content."),
         ignored("prompt_cache_retention", "Prefixes are kept while memory lasts."),
         ignored("prompt_cache_options", "Prefixes are kept while memory lasts."),

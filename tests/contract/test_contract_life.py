@@ -109,32 +109,6 @@ async def test_concurrent_stops_agree(factory: Factory) -> None:
     assert [delta async for delta in stream][-1].finish_reason == "abort"
 
 
-async def test_death_reaches_everyone(factory: Factory) -> None:
-    engine = factory.build(max_num_seqs=2)
-    await engine.start()
-    factory.slow_down(engine)
-    streams = [engine.generate(request(max_tokens=400)) for _ in range(2)]
-    for stream in streams:
-        await anext(stream)
-    waiting = asyncio.create_task(ask(engine))
-    await asyncio.sleep(0)
-    factory.kill(engine)
-    for stream in streams:
-        with pytest.raises(EngineDead):
-            async for _ in stream:
-                pass
-    with pytest.raises(EngineDead):
-        await waiting
-    assert engine.progress.state == "dead"
-    assert is_idle(engine)
-    with pytest.raises(EngineDead):
-        await engine.check_health()
-    with pytest.raises(EngineDead):
-        await anext(engine.generate(request()))
-    await engine.stop(5)
-    await engine.stop(0)
-
-
 async def test_a_start_can_be_cancelled(factory: Factory) -> None:
     engine = factory.build()
     starting = asyncio.create_task(engine.start())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import re
@@ -22,6 +23,8 @@ SENTENCE = "Grüße! The quick brown fox 🦊 jumps."
 MESSAGES: Any = [{"role": "user", "content": "Hello there"}]
 PATIENCE_S = 60.0
 _URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
+LIBC = ctypes.CDLL(None)
+SET_PDEATHSIG = 1  # prctl(2)
 
 
 LIMIT = 200
@@ -48,8 +51,20 @@ def info_with(chat_template: str | None = CHAT_TEMPLATE, **capabilities: Any) ->
     )
 
 
+def end_with_the_tests() -> None:
+    """Have Linux kill this process when the one that started it ends, however that ends: what
+    stops a group of processes does not reach other groups."""
+    LIBC.prctl(SET_PDEATHSIG, signal.SIGKILL)
+
+
 class ServerProcess:
-    """A running server on a free port. stdout and stderr go to files."""
+    """A running server on a free port. stdout and stderr go to files.
+
+    Attributes:
+        own_session: it has a process group of its own, which a test can signal as a whole.
+    """
+
+    own_session = False
 
     def __init__(self, folder: Path, *, options: dict[str, Any] | None = None, **settings: str):
         self.folder = folder
@@ -75,6 +90,8 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                start_new_session=self.own_session,
+                preexec_fn=end_with_the_tests if self.own_session else None,
             )
         self.port = 0
 

@@ -3,6 +3,7 @@
 import json
 import re
 import threading
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import httpx
@@ -31,8 +32,10 @@ def server(shared_server: NewServer) -> ServerProcess:
 
 
 @pytest.fixture
-def bundled(server: ServerProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="x", max_retries=0, timeout=120)
+def bundled(server: ServerProcess) -> Iterator[openai.OpenAI]:
+    url = f"{server.url}/v1"
+    with openai.OpenAI(base_url=url, api_key="x", max_retries=0, timeout=120) as client:
+        yield client
 
 
 def text_of(client: openai.OpenAI, *, stream: bool = False, **fields: Any) -> str:
@@ -159,6 +162,28 @@ def test_what_cannot_be_enforced_is_a_400(
     with pytest.raises(openai.BadRequestError) as caught:
         text_of(bundled, stream=stream, **fields)
     assert caught.value.param == (param or "response_format")
+
+
+def token_of(server: ServerProcess, text: str) -> int:
+    asked = {"model": "bundled", "prompt": text, "add_special_tokens": False}
+    (token,) = httpx.post(f"{server.url}/tokenize", json=asked).json()["tokens"]
+    return int(token)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_options_that_leave_no_token_are_the_callers_fault(
+    server: ServerProcess, bundled: openai.OpenAI, stream: bool
+) -> None:
+    a, z = token_of(server, "a"), token_of(server, "z")
+    for regex, allowed in (("[ab]+", z), ("ab", a)):
+        extra = {"structured_outputs": {"regex": regex}, "allowed_token_ids": [allowed]}
+        with pytest.raises(openai.APIError, match="exclude each other") as caught:
+            text_of(bundled, stream=stream, extra_body=extra)
+        assert caught.value.type == "invalid_request_error"
+        # Once something has been sent there is no status to say it with.
+        if not stream or allowed == z:
+            assert isinstance(caught.value, openai.BadRequestError)
+    assert text_of(bundled, extra_body={"structured_outputs": {"regex": "[ab]{3}"}})
 
 
 def test_hostile_constraints_end_in_time_and_leave_others_alone(server: ServerProcess) -> None:

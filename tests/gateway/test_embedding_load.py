@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,11 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from server_process import PATIENCE_S
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "engine"))
-
 from encoder_checkpoints import word_piece
+from server_process import PATIENCE_S
 from table_encoder import write_table_encoder
 
 from engine.registry import build_engine

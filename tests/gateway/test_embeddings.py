@@ -257,7 +257,10 @@ def test_the_wrong_kind_of_model(server: ServerProcess, sdk: openai.OpenAI) -> N
 
 
 def test_the_models_are_listed_and_described(server: ServerProcess, sdk: openai.OpenAI) -> None:
-    assert {model.id for model in sdk.models.list()} >= {"chatter", "embedder", "shorter"}
+    cards = {card["id"]: card for card in httpx.get(f"{server.url}/v1/models").json()["data"]}
+    assert {model.id for model in sdk.models.list()} == set(cards)
+    assert cards["chatter"]["task"] == "generation"
+    assert cards["embedder"]["task"] == cards["shorter"]["task"] == "embeddings"
     document = httpx.get(f"{server.url}/openapi.json", timeout=60).json()
     assert "post" in document["paths"][ROUTE]
     assert document["components"]["schemas"]["EmbeddingRequest"]["required"] == ["input"]

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from encoder_checkpoints import word_piece
 from playground_page import Tab, Tabs, chromium
 from playwright.sync_api import Browser, expect
 from server_process import PATIENCE_S, NewServer, ServerProcess
+from table_encoder import write_table_encoder
 
 KEY = "planted-secret-key-number-one"
 # All that a shell or a Python string could trip over.
@@ -96,6 +99,28 @@ def test_the_copied_commands_give_the_same_answer(
     assert text_of(run(["bash", "-c", curl], tmp_path)) == answer
     python = copied(tab, "#copy-python")
     assert run([sys.executable, "-c", python], tmp_path).strip() == answer
+
+
+def test_for_an_embedding_model_it_is_a_request_for_embeddings(
+    tabs: Tabs, shared_server: NewServer, tmp_path: Path
+) -> None:
+    encoder = write_table_encoder(
+        tmp_path / "table", word_piece(), vocabulary=300, dimension=4, longest=64
+    )
+    embedder = {"model_name": str(encoder), "served_model_name": "embedder", "engine": "onnx"}
+    server = shared_server(options={"text": "Noted."}, MODELS=json.dumps([embedder]))
+    tab = with_clipboard(tabs, server).open_ready()
+    tab.page.select_option("#model", "embedder")
+    tab.page.fill("#input", "it's a fox")
+    asked = {"model": "embedder", "input": ["it's a fox"]}
+    answer = httpx.post(f"{server.url}/v1/embeddings", json=asked, timeout=PATIENCE_S).json()
+    vector = answer["data"][0]["embedding"]
+    printed = json.loads(run(["bash", "-c", copied(tab, "#copy-curl")], tmp_path))
+    assert printed["data"][0]["embedding"] == vector
+    python = run([sys.executable, "-c", copied(tab, "#copy-python")], tmp_path)
+    assert json.loads(python) == pytest.approx(vector, abs=1e-6)
+    tab.page.select_option("#model", index=0)
+    assert "/v1/chat/completions" in copied(tab, "#copy-curl")
 
 
 def test_nothing_awkward_is_changed_on_the_way(

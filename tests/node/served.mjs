@@ -4,7 +4,7 @@ import OpenAI from "openai";
 const { GATEWAY_URL, GATEWAY_KEY, SLOW_GATEWAY_URL } = process.env;
 const options = { apiKey: "none", maxRetries: 0, timeout: 120_000 };
 
-/** The bundled model on the ONNX engine, and an encoder named `embedder`. */
+/** The bundled model, or an encoder named `embedder`, or both, on the engine under test. */
 export const client = new OpenAI({ ...options, baseURL: `${GATEWAY_URL}/v1` });
 /** A model that takes minutes for an answer and has one seat; it wants a key. */
 export const slow = new OpenAI({

@@ -7,7 +7,9 @@ so what they assert of one engine is asserted of the other.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from server_process import NewServer, ServerProcess
@@ -15,12 +17,13 @@ from server_process import NewServer, ServerProcess
 from engine.models.find import BundledModel
 from engine.vllm.compat import installed_version
 
-pytest.register_assert_rewrite("vllm_server")
+sys.path.append(str(Path(__file__).parents[1] / "node"))  # test_node_sdk lives there
+
+pytest.register_assert_rewrite("vllm_server", "test_node_sdk")
 RUNNING: list[ServerProcess] = []
 # As in tests/vllm: models this small are fastest on one thread.
 QUIET_VLLM = {
     "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
 }
@@ -28,7 +31,7 @@ QUIET_VLLM = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "on_vllm" in getattr(item, "fixturenames", ()):
+        if {"on_vllm", "pooling_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
@@ -50,6 +53,22 @@ def on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]
     names = {"SERVED_MODEL_NAME": "tiny-chat,bundled"}
     server = VllmServer(folder, BundledModel().checkpoint, **names, **QUIET_VLLM)
     RUNNING.append(server)
+    try:
+        server.wait_started()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def pooling_server(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """The module's ``bert`` on vLLM under the name ``embedder``."""
+    if installed_version() is None:
+        pytest.skip("vLLM is not installed")
+    from vllm_server import VllmServer
+
+    settings = {"SERVED_MODEL_NAME": "embedder", "MAX_MODEL_LEN": "96"}
+    server = VllmServer(tmp_path_factory.mktemp("pooling"), bert, **settings, **QUIET_VLLM)
     try:
         server.wait_started()
         yield server

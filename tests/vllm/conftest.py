@@ -32,7 +32,6 @@ def quiet_vllm() -> Iterator[None]:
     before = dict(os.environ)
     os.environ |= {
         "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
         # Models this small are fastest on one thread, above all on a busy machine.
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "1",
@@ -60,7 +59,7 @@ def adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_adapter(tmp_path_factory.mktemp("adapters") / "loud", model)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def needs_vllm() -> None:
     if installed_version() is None:
         pytest.skip("vLLM is not installed")

@@ -215,8 +215,13 @@ def test_on_cpus_the_setting_for_kv_memory_counts(monkeypatch: pytest.MonkeyPatc
     assert "VLLM_CPU_KVCACHE_SPACE=1 leaves 1.00 GiB" in str(caught.value)
     assert "MAX_MODEL_LEN=8192 or less" in str(caught.value)
     assert "VLLM_CPU_KVCACHE_SPACE=16 or more" in str(caught.value)
+    # vLLM itself lets the variable win over its own argument.
+    with pytest.raises(EngineStartError, match="VLLM_CPU_KVCACHE_SPACE=1 leaves"):
+        _check(big, engine_args={"kv_cache_memory_bytes": 32 * GIB})
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE")
     _check(big)
+    with pytest.raises(EngineStartError, match="kv_cache_memory_bytes in ENGINE_ARGS leaves"):
+        _check(big, engine_args={"kv_cache_memory_bytes": GIB})
 
 
 def test_kv_memory_on_cpus_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from vllm_helpers import config, one, prompt, request, run
 
 from engine.models.find import BundledModel
@@ -29,11 +31,28 @@ def test_the_kept_checkpoints_are_of_the_bundled_model(scheme: str) -> None:
     assert source["sha256"] == hashlib.sha256(weights).hexdigest(), AGAIN
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def quantised(needs_vllm: None) -> AsyncIterator[dict[str, VllmEngine]]:
+    """Engines by scheme, which start at the same time to leave no core idle."""
+    engines = {
+        "int8": VllmEngine(config(KEPT / "int8")),
+        "fp8": VllmEngine(config(KEPT / "fp8", quantization="fp8")),
+    }
+    if "avx512f" in cpu_flags():
+        awq = config(KEPT / "awq", quantization="awq", dtype="bfloat16")
+        engines["awq"] = VllmEngine(awq)
+    await asyncio.gather(*(engine.start() for engine in engines.values()))
+    yield engines
+    for engine in engines.values():
+        await engine.stop(0)
+
+
 @asyncio_session
 @pytest.mark.slow
-async def test_int8_weights_answer_beside_another_engine(engine: VllmEngine) -> None:
-    second = VllmEngine(config(KEPT / "int8"))
-    await second.start()
+async def test_int8_weights_answer_beside_another_engine(
+    engine: VllmEngine, quantised: dict[str, VllmEngine]
+) -> None:
+    second = quantised["int8"]
     assert second.info.quantization == "compressed-tensors int8"
     plain, small = await asyncio.gather(
         one(engine, request(prompt(30), 20, ignore_eos=True)),
@@ -57,21 +76,17 @@ async def test_int8_weights_answer_beside_another_engine(engine: VllmEngine) -> 
 
 @asyncio_session
 @pytest.mark.slow
-async def test_an_fp8_checkpoint_answers(needs_vllm: None) -> None:
-    engine = VllmEngine(config(KEPT / "fp8", quantization="fp8"))
-    await engine.start()
+async def test_an_fp8_checkpoint_answers(quantised: dict[str, VllmEngine]) -> None:
+    engine = quantised["fp8"]
     assert engine.info.quantization == "fp8 (compressed-tensors fp8)"
     output = await one(engine, request(prompt(30), 8, ignore_eos=True))
     assert len(output.token_ids) == 8
-    await engine.stop(0)
 
 
 @asyncio_session
 @pytest.mark.slow
 @pytest.mark.skipif("avx512f" not in cpu_flags(), reason="vLLM's 4-bit CPU kernels need AVX-512")
-async def test_awq_weights_answer_on_avx512(needs_vllm: None) -> None:
-    engine = VllmEngine(config(KEPT / "awq", quantization="awq", dtype="bfloat16"))
-    await engine.start()
+async def test_awq_weights_answer_on_avx512(quantised: dict[str, VllmEngine]) -> None:
+    engine = quantised["awq"]
     assert engine.info.quantization == "compressed-tensors w4a16"
     assert len((await one(engine, request(prompt(30), 8, ignore_eos=True))).token_ids) == 8
-    await engine.stop(0)

@@ -165,6 +165,12 @@ def test_every_argument_exists_in_the_installed_vllm(fields: dict[str, Any]) -> 
     assert values["quantization"] == "fp8"
 
 
+def test_waiting_requests_are_counted_as_each_version_reports_them() -> None:
+    assert compat.waiting(SimpleNamespace(num_waiting_reqs=3)) == 3
+    stats = SimpleNamespace(num_waiting_reqs=3, num_skipped_waiting_reqs=2)
+    assert compat.waiting(stats) == 5
+
+
 def test_an_idle_engine_reports_nothing_running() -> None:
     counters = metrics.Counters()
     counters.expect([0, 1])

@@ -9,13 +9,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import openai
 from server_process import ServerProcess
+
+from engine.vllm.process import group_members
 
 # Half a minute on a quiet machine with two cores.
 START_S = 900.0
@@ -51,8 +52,13 @@ _SAMPLE = re.compile(r'vllm:(\w+)\{[^}]*model_name="big"[^}]*\} (\S+)')
 class VllmServer(ServerProcess):
     """Serves one model on vLLM under the name ``big``."""
 
+    own_session = True
+
     def __init__(self, folder: Path, model: Path, **settings: str) -> None:
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
         ours = {
+            "TMPDIR": str(self.temporary),
             "ENGINE": "vllm",
             "MODEL_NAME": str(model),
             "SERVED_MODEL_NAME": NAME,
@@ -114,6 +120,14 @@ class VllmServer(ServerProcess):
                 found.append(pid)
         return sorted(found)
 
+    def has_left(self, cores: list[int]) -> bool:
+        """Whether anything is left of these EngineCores: processes, or what they wrote."""
+        written = {path.name for path in self.temporary.glob("llm-gateway-vllm-*/core-*")}
+        return any(
+            group_members(core) or Path(f"/proc/{core}").exists() or f"core-{core}" in written
+            for core in cores
+        )
+
 
 class Dropped:
     """A chat request on a socket of its own, which can be dropped at any moment."""
@@ -158,58 +172,74 @@ class Stream:
     """What a client got of one stream.
 
     Attributes:
-        error: the error event that ended it, or None.
+        error: code of the error event that ended it, or None.
         ended: seconds by the monotonic clock at its end.
     """
 
     text: str = ""
     finish: str | None = None
-    error: openai.APIError | None = None
+    error: str | None = None
     ended: float = 0.0
-    chunks: int = 0
 
 
-@dataclass
 class Streams:
-    """Several streams at once through the SDK, each in a thread."""
+    """Several streams at once, begun and read by one thread without an SDK, which could not keep
+    up with an engine that makes a thousand tokens in a second."""
 
-    server: VllmServer
-    contents: list[str]
-    max_tokens: int
-    found: list[Stream] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.found = [Stream() for _ in self.contents]
-        self._pool = ThreadPoolExecutor(len(self.contents))
-        self._futures = [
-            self._pool.submit(self._consume, content, stream)
-            for content, stream in zip(self.contents, self.found, strict=True)
-        ]
-
-    def _consume(self, content: str, stream: Stream) -> None:
-        body = asked(content, self.max_tokens)
-        extra = {"ignore_eos": body.pop("ignore_eos")}
-        try:
-            chunks = self.server.sdk.chat.completions.create(**body, stream=True, extra_body=extra)
-            for chunk in chunks:
-                for choice in chunk.choices:
-                    stream.text += choice.delta.content or ""
-                    stream.finish = choice.finish_reason or stream.finish
-                stream.chunks += 1
-        except openai.APIError as error:
-            stream.error = error
-        stream.ended = time.monotonic()
+    def __init__(self, server: VllmServer, contents: list[str], max_tokens: int) -> None:
+        self._server = server
+        self._requests = [Dropped(server, text, max_tokens, stream=True) for text in contents]
 
     def wait_open(self) -> None:
         """Wait until each has some text and none has ended."""
-        self.server.until(lambda: all(s.chunks >= 4 for s in self.found), "every stream to begin")
-        assert not any(stream.finish or stream.error for stream in self.found)
+        begun = [False] * len(self._requests)
+
+        def all_begun() -> bool:
+            for at, request in enumerate(self._requests):
+                begun[at] = begun[at] or b'"content":"' in request.read()
+            return all(begun)
+
+        self._server.until(all_begun, "every stream to begin")
+        assert not any(request.received.endswith(LAST_CHUNK) for request in self._requests)
 
     def wait(self) -> list[Stream]:
-        for future in self._futures:
-            future.result(START_S)
-        self._pool.shutdown()
-        return self.found
+        """Read all of them to their ends."""
+        ended: dict[int, float] = {}
+
+        def all_ended() -> bool:
+            for at, request in enumerate(self._requests):
+                if at not in ended and request.read().endswith(LAST_CHUNK):
+                    ended[at] = time.monotonic()
+            return len(ended) == len(self._requests)
+
+        self._server.wait_for(all_ended, "every stream to end", START_S)
+        for request in self._requests:
+            request.drop()
+        return [parse(request.received, ended[at]) for at, request in enumerate(self._requests)]
+
+
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+def parse(received: bytes, ended: float) -> Stream:
+    """A stream as a complete response with chunked encoding carried it."""
+    head, _, rest = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200"), received
+    body = b""
+    while rest:
+        size, _, rest = rest.partition(b"\r\n")
+        body, rest = body + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+    stream = Stream(ended=ended)
+    for line in body.decode().splitlines():
+        if not line.startswith("data: {"):
+            continue
+        event = json.loads(line.removeprefix("data: "))
+        if "error" in event:
+            stream.error = event["error"]["code"]
+        for choice in event.get("choices", ()):
+            stream.text += choice["delta"].get("content") or ""
+            stream.finish = choice["finish_reason"] or stream.finish
+    return stream
 
 
 def kill(pid: int) -> float:

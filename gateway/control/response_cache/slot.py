@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from engine.base import ModelInfo
+from gateway.chat.adapters import adapter_of
 from gateway.chat.completion_turn import CompletionTurn
 from gateway.chat.turn import ChatTurn, fingerprint
 from gateway.control.fleet import Fleet
@@ -28,7 +28,7 @@ from gateway.protocol.json_body import PARSE_INLINE_BYTES
 from gateway.protocol.sse import SSE_HEADERS
 
 # The answer is the same whatever these say. The model goes by its own name and fingerprint.
-NOT_PART = ("model", "user", "metadata", "store", "service_tier", "safety_identifier")
+NOT_PART = ("model", "user", "metadata", "store", "safety_identifier")
 
 Write = Callable[[bytes], Awaitable[None]]
 AnyTurn = ChatTurn | CompletionTurn
@@ -49,34 +49,45 @@ class Slot:
         self._parts: list[bytes] = []
         self._bytes = 0
 
-    def find(self, info: ModelInfo) -> Stored | None:
-        """The answer that this model has given, if it will do."""
+    def find(self, model: str, made_by: str) -> Stored | None:
+        """The answer that this model has given, if it will do; ``made_by`` changes with
+        whatever may change its answers."""
         if not self._wish.reads:
             return None
-        return self._cache.get(self._key(info.id, fingerprint(info)), self._wish.max_age_s)
+        return self._cache.get(self._key(model, made_by), self._wish.max_age_s)
 
     def keep(self, turn: AnyTurn, body: bytes) -> None:
         """Keep what has been answered, if it is complete and by the model that was asked."""
         if turn.finished and not turn.degraded:
-            key = self._key(turn.model, turn.fingerprint)
-            self._cache.put(key, Stored(body, turn.model, time.monotonic()))
+            self.keep_as(turn.model, turn.fingerprint, body)
+
+    def keep_as(self, model: str, made_by: str, body: bytes) -> None:
+        """Keep a complete answer of this model."""
+        key = self._key(model, made_by)
+        self._cache.put(key, Stored(body, model, time.monotonic()))
 
     def recording(self, write: Write) -> Write:
         """``write``, and remember what was written."""
 
         def remember(data: bytes) -> Awaitable[None]:
-            self._remember(data)
+            self.remember(data)
             return write(data)
 
         return remember
 
     def keep_stream(self, turn: AnyTurn, end: bytes) -> None:
         """Keep what ``recording`` has seen, with the last events."""
-        self._remember(end)
-        if self._bytes <= self._cache.largest:
-            self.keep(turn, b"".join(self._parts))
+        self.remember(end)
+        if (whole := self.remembered) is not None:
+            self.keep(turn, whole)
 
-    def _remember(self, data: bytes) -> None:
+    @property
+    def remembered(self) -> bytes | None:
+        """Everything that was remembered; None where it was too much to keep."""
+        return b"".join(self._parts) if self._bytes <= self._cache.largest else None
+
+    def remember(self, data: bytes) -> None:
+        """Note a part of a stream as it is sent."""
         self._bytes += len(data)
         if self._bytes <= self._cache.largest:
             self._parts.append(data)
@@ -101,16 +112,23 @@ async def answer_from_cache(
     route = fleet.route(request.model, principal, ask=exchange.ask)
     info = route.info
     covered = cache.policy.covers((route.asked, info.id, *info.aliases), principal.id)
+    if adapter_of(route, request.model) is not None:
+        return None  # its name is not part of the key
     if route.degraded or not (wish.asked or (covered and is_repeatable(request.fields))):
         return None
     slot = Slot(cache, await base_of(principal, exchange.path, body), wish)
-    found = slot.find(info)
+    found = slot.find(info.id, fingerprint(info))
     if found is not None:
         await replay(exchange, found, stream=request.stream)
         return None
+    note_miss(exchange)
+    return slot
+
+
+def note_miss(exchange: Exchange) -> None:
+    """Tell the caller that the cache was asked; once, however many targets are tried."""
     if (HEADER, b"miss") not in exchange.marks:
         exchange.marks.append((HEADER, b"miss"))
-    return slot
 
 
 def is_repeatable(fields: Mapping[str, Any]) -> bool:

@@ -57,8 +57,9 @@ async function request(path, options = {}) {
 
 export const getJson = async (path) => (await request(path)).json();
 
+// Names of models, and whether each answers ("generation") or makes "embeddings".
 export async function listModels() {
-  return (await getJson("/v1/models")).data.map(({ id }) => id);
+  return (await getJson("/v1/models")).data.map(({ id, task }) => ({ id, task }));
 }
 
 // What a loading server is busy with. Answers 503 while it loads, which is no error here.

@@ -17,6 +17,7 @@ let turns = [];
 let running = null;
 let afterKey = null;
 let modelTimer = 0;
+let embedders = new Set();
 
 const showStats = (text) => ($("stats").textContent = text);
 const announce = (text) => ($("announce").textContent = text);
@@ -163,9 +164,10 @@ async function loadModels() {
   clearTimeout(modelTimer);
   try {
     const chosen = $("model").value;
-    const names = await listModels();
-    $("model").replaceChildren(...names.map((name) => new Option(name, name)));
-    if (names.includes(chosen)) $("model").value = chosen;
+    const models = await listModels();
+    $("model").replaceChildren(...models.map(({ id }) => new Option(id, id)));
+    embedders = new Set(models.filter(({ task }) => task === "embeddings").map(({ id }) => id));
+    if (models.some(({ id }) => id === chosen)) $("model").value = chosen;
     if (!running) showStats("");
     return true;
   } catch (error) {
@@ -189,10 +191,16 @@ function shownMessages() {
   return end ? messages.slice(0, end) : [{ role: "user", content: "Hello! Who are you?" }];
 }
 
+function shownRequest() {
+  const model = $("model").value;
+  if (!embedders.has(model)) return requestBody(shownMessages());
+  return { model, input: [shownMessages().findLast(({ role }) => role === "user").content] };
+}
+
 async function copy(make) {
   let text;
   try {
-    text = make(location.origin, requestBody(shownMessages()), { needsKey: Boolean(savedKey()) });
+    text = make(location.origin, shownRequest(), { needsKey: Boolean(savedKey()) });
   } catch (error) {
     complain(error);
     return;

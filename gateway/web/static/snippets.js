@@ -2,9 +2,12 @@
 
 const shellQuote = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
+const isEmbedding = (body) => "input" in body;
+
 export function asCurl(origin, body, { needsKey }) {
+  const route = isEmbedding(body) ? "embeddings" : "chat/completions";
   return [
-    `curl -sN ${shellQuote(`${origin}/v1/chat/completions`)}`,
+    `curl -sN ${shellQuote(`${origin}/v1/${route}`)}`,
     `-H 'Content-Type: application/json'`,
     ...(needsKey ? [`-H "Authorization: Bearer $OPENAI_API_KEY"`] : []),
     `-d ${shellQuote(JSON.stringify(body))}`,
@@ -47,19 +50,31 @@ export function asPython(origin, body, { needsKey }) {
     `    base_url=${JSON.stringify(`${origin}/v1`)},`,
     `    api_key=${needsKey ? 'os.environ["OPENAI_API_KEY"]' : '"none"'},`,
     ")",
-    "stream = client.chat.completions.create(",
-    ...named,
-    ")",
-    "for chunk in stream:",
-    "    if chunk.choices:",
-    '        print(chunk.choices[0].delta.content or "", end="", flush=True)',
-    ...(body.tools
-      ? ["        for call in chunk.choices[0].delta.tool_calls or []:", "            print(call.function)"]
-      : []),
-    "print()",
+    ...(isEmbedding(body) ? embeddingLines(named) : chatLines(named, Boolean(body.tools))),
     "",
   ].join("\n");
 }
+
+const embeddingLines = (named) => [
+  "answer = client.embeddings.create(",
+  ...named,
+  ")",
+  "for item in answer.data:",
+  "    print(item.embedding)",
+];
+
+const chatLines = (named, hasTools) => [
+  "stream = client.chat.completions.create(",
+  ...named,
+  ")",
+  "for chunk in stream:",
+  "    if chunk.choices:",
+  '        print(chunk.choices[0].delta.content or "", end="", flush=True)',
+  ...(hasTools
+    ? ["        for call in chunk.choices[0].delta.tool_calls or []:", "            print(call.function)"]
+    : []),
+  "print()",
+];
 
 // Resolves to whether the text is on the clipboard. Pages that came over plain HTTP from
 // another machine have no clipboard API, only the old command.
