@@ -24,6 +24,7 @@ from gateway.control.replica import Replica, Task
 from gateway.routing.ask import EXPECTED_OUTPUT, Ask
 from gateway.routing.budget import RetryBudget
 from gateway.routing.config import Api, ModelSpec
+from gateway.routing.hedging import Hedging
 from gateway.routing.policies import choose, load_of
 from gateway.routing.remote import RemoteTarget
 from gateway.routing.shadows import Shadows
@@ -51,6 +52,7 @@ class Pool:
         replicas: its engines in this process; may be none.
         remotes: its targets elsewhere; may be none.
         budget: of its retries.
+        hedging: its second attempts at late answers, where it makes any.
         shadows: copies of its requests.
         created: Unix seconds.
     """
@@ -74,6 +76,10 @@ class Pool:
         self.budget: RetryBudget = (
             before.budget if before and same_budget else RetryBudget(self.spec.retries)
         )
+        self.hedging: Hedging | None = None
+        if self.spec.hedge is not None:
+            same_hedge = before is not None and before.spec.hedge == self.spec.hedge
+            self.hedging = before.hedging if before and same_hedge else Hedging(self.spec.hedge)
         self.shadows: Shadows = Shadows() if before is None else before.shadows
         self.created: int = int(time.time()) if before is None else before.created
         self.carry_on_wait_s = carry_on_wait_s

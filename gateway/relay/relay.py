@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from gateway.chat.caller import Caller
 from gateway.control.gate import Work
@@ -14,17 +14,15 @@ from gateway.errors import SERVICE, UpstreamUnavailable, answer
 from gateway.http.exchange import JSON_TYPE, Exchange
 from gateway.http.sse_stream import SseStream
 from gateway.protocol.response_events import error_event
-from gateway.relay.answer import ask as ask_server
-from gateway.relay.answer import check_type, read_json
+from gateway.relay.answer import text_of
+from gateway.relay.attempt import Attempt
 from gateway.relay.carry_on import CarryOn, carried
-from gateway.relay.connection import Connection
-from gateway.relay.errors import Broken, NotUnderstood, UpstreamFault
-from gateway.relay.events import EventSplitter, EventTooLong
-from gateway.relay.outgoing import Incoming, Outgoing, outgoing
-from gateway.relay.stream import StreamReader
+from gateway.relay.errors import UpstreamFault
+from gateway.relay.hedge import first_of
+from gateway.relay.outgoing import Incoming, outgoing
 from gateway.relay.tokens import TokenRecorder, can_be_carried
-from gateway.relay.usage import Usage
 from gateway.routing.ask import Ask, expected_tokens
+from gateway.routing.hedging import Hedging
 from gateway.routing.marks import tell
 from gateway.routing.policies import load_of
 from gateway.routing.upstream import Upstream
@@ -32,8 +30,8 @@ from gateway.state import GatewayState
 from gateway.telemetry.model_metrics import ModelMetrics
 from gateway.telemetry.tracing import tell_server
 
-# How long a server may take to end a response whose last event has come.
-END_S = 1.0
+if TYPE_CHECKING:
+    from gateway.routing.cached import RelayedSlot
 
 
 class Relay:
@@ -41,6 +39,7 @@ class Relay:
 
     Args:
         sse: where a stream is written to; None for an answer in one piece.
+        slot: where a complete answer is kept for the next one who asks the same.
     """
 
     def __init__(
@@ -51,16 +50,18 @@ class Relay:
         incoming: Incoming,
         ask: Ask,
         sse: SseStream | None,
+        slot: RelayedSlot | None = None,
     ) -> None:
+        self._slot = slot
         self._state = state
         self._exchange = exchange
         self._pool = pool
         self._incoming = incoming
         self._ask = ask
         self._sse = sse
+        self._route = RemoteRoute(ask.asked, ask.degraded, pool)
         self._metrics: ModelMetrics = state.lifecycle.metrics.models[pool.names[0]]
         self._sent = False
-        self._held: list[bytes] = []
         self._ttft_s: float | None = None
 
     async def attempt(self, upstream: Upstream) -> None:
@@ -71,30 +72,19 @@ class Relay:
         """
         work = self._work()
         self._state.admission.refuse_early(work.route, work.priority)
-        usage = Usage()
-        reader = StreamReader(self._incoming.api, drops_usage=False)
         try:
             async with self._state.gate.enter(work):
                 upstream = await self._with_room(upstream)
-                tell_server(upstream)
-                recorder = self._recorder(upstream)
-                name = self._pool.names[0]
-                request = outgoing(self._incoming, upstream, name, adds_ids=bool(recorder))
-                reader = StreamReader(self._incoming.api, drops_usage=request.adds_usage)
-                usage = reader.usage
+                attempt = self._new_attempt(upstream)
                 try:
-                    with upstream.attempt(self._ask.tokens):
-                        if self._sse is None:
-                            await self._whole(upstream, request, usage)
-                        else:
-                            await self._stream(upstream, request, reader, recorder, self._sse)
+                    attempt = await self._begun(attempt)
+                    async with attempt:
+                        await self._pass_on(attempt)
                 except UpstreamFault:
-                    if not await self._carried_on(upstream, recorder, usage):
+                    if not await self._carried_on(attempt):
                         raise
                 finally:
-                    self._settle(work, usage, reader.outputs)
-                    if reader.finish is not None:
-                        work.used.finish_reasons = (reader.finish,)
+                    self._settle(work, attempt)
         except UpstreamFault:
             if not self._sent:
                 raise
@@ -108,10 +98,14 @@ class Relay:
         while (found := self._pool.roomier(found, self._incoming.api)).full:
             await found.wait_for_room()
         if found is not upstream:
-            exchange = self._exchange
-            steps = [*self._ask.steps, "full"]
-            tell(exchange.marks, exchange.details, self._pool.names[0], found.name, steps)
+            self._tell(found, "full")
         return found
+
+    def _tell(self, upstream: Upstream, why: str) -> None:
+        """Say that this server answers in place of the one that was chosen."""
+        exchange = self._exchange
+        steps = [*self._ask.steps, why]
+        tell(exchange.marks, exchange.details, self._pool.names[0], upstream.name, steps)
 
     def _work(self) -> Work:
         exchange, incoming = self._exchange, self._incoming
@@ -119,22 +113,49 @@ class Relay:
         is_vectors = incoming.api == "embeddings"
         return Caller.of(exchange).work(
             f"relay-{os.urandom(12).hex()}",
-            RemoteRoute(self._ask.asked, self._ask.degraded, self._pool),
+            self._route,
             prompt_tokens=prompt,
             max_tokens=0 if is_vectors else most,
             is_capped=is_vectors or capped,
             choices=0 if is_vectors else choices,
         )
 
-    async def _whole(self, upstream: Upstream, request: Outgoing, usage: Usage) -> None:
-        async with ask_server(upstream, request.data) as connection:
-            body, document = await read_json(connection, upstream)
-            usage.read(document.get("usage"))
-            self._note_first()
-            self._metrics.end_to_end.observe(time.perf_counter() - self._exchange.started)
-            self._metrics.finished["stop"] += 1
-        self._sent = True
-        await self._exchange.respond(200, body, [JSON_TYPE])
+    def _new_attempt(self, upstream: Upstream) -> Attempt:
+        tell_server(upstream)
+        recorder = self._recorder(upstream)
+        name = self._pool.names[0]
+        request = outgoing(self._incoming, upstream, name, adds_ids=bool(recorder))
+        return Attempt(upstream, self._incoming, request, self._ask.tokens, recorder)
+
+    async def _begun(self, attempt: Attempt) -> Attempt:
+        """The attempt, or the one at another server that has begun before it."""
+        hedging = self._pool.hedging
+        if hedging is None:
+            await attempt.begin()
+            return attempt
+        return await self._first_of(attempt, hedging)
+
+    async def _first_of(self, attempt: Attempt, hedging: Hedging) -> Attempt:
+        details, outcomes, pool = self._exchange.details, hedging.outcomes, self._pool
+
+        def another() -> Attempt | None:
+            others = pool.servers(self._incoming.api, (attempt.upstream.name,))
+            waiting = self._state.admission.waiting(self._route)
+            other = hedging.choose([] if waiting else others)
+            if other is None:
+                return None
+            details["hedged"] = other.name
+            outcomes["failed"] += 1
+            return self._new_attempt(other)
+
+        won = await first_of(attempt, hedging.rules.after_s, another)
+        if "hedged" in details:
+            outcomes["failed"] -= 1
+            outcomes["lost" if won is attempt else "won"] += 1
+            tell_server(won.upstream)
+        if won is not attempt:
+            self._tell(won.upstream, "hedge")
+        return won
 
     def _recorder(self, upstream: Upstream) -> TokenRecorder | None:
         """What another server would go on from, where there is one that could."""
@@ -151,11 +172,9 @@ class Relay:
             if other.spec is upstream.spec and other.name not in tried
         ]
 
-    async def _carried_on(
-        self, upstream: Upstream, recorder: TokenRecorder | None, usage: Usage
-    ) -> bool:
+    async def _carried_on(self, attempt: Attempt) -> bool:
         """Have another server finish a stream that has begun; whether one has."""
-        sse = self._sse
+        sse, upstream, recorder = self._sse, attempt.upstream, attempt.recorder
         if recorder is None or sse is None or not self._sent or not recorder.usable:
             return False
         tried = {upstream.name}
@@ -174,85 +193,54 @@ class Relay:
                 continue
             self._exchange.details["carried_on"] = successor.name
             self._state.lifecycle.metrics.note_carry_on(self._ask.asked)
+        usage = attempt.reader.usage
         usage.prompt, usage.completion = len(recorder.prompt_ids), len(recorder.output_ids)
         await sse.end(carry.ending())
         return True
 
-    async def _stream(
-        self,
-        upstream: Upstream,
-        request: Outgoing,
-        reader: StreamReader,
-        recorder: TokenRecorder | None,
-        sse: SseStream,
-    ) -> None:
-        async with ask_server(upstream, request.data) as connection:
-            check_type(connection, b"text/event-stream")
-            splitter = EventSplitter()
-            idle_s = upstream.spec.timeouts.idle
-            while not reader.complete:
-                data = await connection.read(idle_s)
-                if not data:
-                    break
-                await self._pass_on(splitter, reader, recorder, data, sse)
-            if not reader.ended_well:
-                raise Broken("the stream ended before the answer did")
-            await drain(connection)
-        metrics = self._metrics
-        metrics.end_to_end.observe(time.perf_counter() - self._exchange.started)
-        metrics.finished["length" if reader.finish == "length" else "stop"] += 1
-        await sse.end(b"")
-
-    async def _pass_on(
-        self,
-        splitter: EventSplitter,
-        reader: StreamReader,
-        recorder: TokenRecorder | None,
-        data: bytes,
-        sse: SseStream,
-    ) -> None:
-        """Write the whole events of ``data``; what is no event goes no further.
-
-        Events that only announce an answer wait for its first output: until then another server
-        can be asked without the client having heard of this one.
-        """
-        try:
-            events = splitter.feed(data)
-        except EventTooLong as error:
-            raise NotUnderstood(str(error)) from None
-        passed = self._held
-        fault: UpstreamFault | None = None
-        for event in events:
-            try:
-                if not reader.see(event):
-                    continue
-                if recorder is not None and reader.document is not None:
-                    event = recorder.take(event, reader.document)
-                passed.append(event)
-            except UpstreamFault as found:
-                fault = found
-                break
-        if passed and reader.has_output:
-            self._held = []
-            self._note_first()
+    async def _pass_on(self, attempt: Attempt) -> None:
+        self._note_first()
+        if self._sse is None:
+            self._note_end("stop")
             self._sent = True
-            data = passed[0] if len(passed) == 1 else b"".join(passed)
-            if not sse.push(data):
+            body = attempt.take()
+            if self._slot is not None:
+                self._slot.keep(body)
+            await self._exchange.respond(200, body, [JSON_TYPE])
+            return
+        await self._pass_on_events(attempt, self._sse)
+        self._note_end("length" if attempt.reader.finish == "length" else "stop")
+        if self._slot is not None:
+            self._slot.keep()
+        await self._sse.end(b"")
+
+    async def _pass_on_events(self, attempt: Attempt, sse: SseStream) -> None:
+        self._sent = True
+        more = True
+        while more:
+            data = attempt.take()
+            if self._slot is not None:
+                self._slot.remember(data)
+            if data and not sse.push(data):
                 await sse.write(data)
-        if fault is not None:
-            raise fault
+            more = await attempt.more()
+        await attempt.finish()
 
     def _note_first(self) -> None:
         if self._ttft_s is None:
             self._ttft_s = time.perf_counter() - self._exchange.started
             self._metrics.first_token.observe(self._ttft_s)
 
-    def _settle(self, work: Work, usage: Usage, outputs: int) -> None:
+    def _note_end(self, reason: str) -> None:
+        self._metrics.end_to_end.observe(time.perf_counter() - self._exchange.started)
+        self._metrics.finished[reason] += 1
+
+    def _settle(self, work: Work, attempt: Attempt) -> None:
         """What was used, by the server's own count or else by what passed."""
-        details = self._exchange.details
-        used = work.used
+        details, reader = self._exchange.details, attempt.reader
+        used, usage = work.used, reader.usage
         if self._ttft_s is not None:
-            usage.settle(used, prompt=work.prompt_tokens, completion=outputs)
+            usage.settle(used, prompt=work.prompt_tokens, completion=reader.outputs)
             metrics = self._metrics
             metrics.prompt_tokens += used.prompt_tokens
             metrics.cached_tokens += used.cached_tokens
@@ -265,6 +253,10 @@ class Relay:
             reasoning_tokens=usage.reasoning,
             ttft_ms=ttft_ms,
         )
+        if reader.model not in (None, attempt.upstream.spec.model or self._pool.names[0]):
+            details["upstream_model"] = text_of(reader.model)
+        if reader.finish is not None:
+            used.finish_reasons = (reader.finish,)
 
     async def _break_off(self) -> None:
         """End an answer that its server did not end, with an error event at once."""
@@ -279,13 +271,3 @@ class Relay:
         exchange.error_code = told.code
         event = error_event(error.message, SERVICE, None, told.code)
         await self._sse.end(event)
-
-
-async def drain(connection: Connection) -> None:
-    """Read what follows the last event, so that the connection can be used again."""
-    try:
-        async with asyncio.timeout(END_S):
-            while await connection.read(END_S):
-                pass
-    except (TimeoutError, UpstreamFault):
-        return  # the answer is complete; the connection is closed

@@ -26,6 +26,7 @@ class StreamReader:
         outputs: events that brought something; stands in for output tokens that nobody counted.
         finish: why the first choice ended, as the server says.
         document: what the last event held, or None.
+        model: under which name the answer came, or None.
     """
 
     __slots__ = (
@@ -35,6 +36,7 @@ class StreamReader:
         "complete",
         "document",
         "finish",
+        "model",
         "outputs",
         "usage",
     )
@@ -45,6 +47,7 @@ class StreamReader:
         self.outputs = 0
         self.finish: str | None = None
         self.document: dict[str, Any] | None = None
+        self.model: str | None = None
         self.usage = Usage()
         self._drops_usage = drops_usage
         self._see = {"messages": self._see_message, "responses": self._see_response}.get(
@@ -84,6 +87,8 @@ class StreamReader:
         if document.get("error") is not None and document.get("type") != "response.failed":
             raise Failed("an error in place of an event")
         self.document = document
+        if self.model is None:
+            self.model = model_of(document)
         passes = self._see(document)
         self.begun = True
         return passes
@@ -131,6 +136,14 @@ class StreamReader:
             response = document.get("response")
             self.usage.read(response.get("usage") if isinstance(response, dict) else None)
         return True
+
+
+def model_of(document: dict[str, Any]) -> str | None:
+    """The name under which an answer comes, in any of the protocols."""
+    for holder in (document, document.get("message"), document.get("response")):
+        if isinstance(holder, dict) and isinstance(name := holder.get("model"), str):
+            return name
+    return None
 
 
 def has_output(delta: dict[str, Any]) -> bool:

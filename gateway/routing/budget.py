@@ -1,4 +1,4 @@
-"""A retry budget: retries are a share of requests, so that they cannot become the load.
+"""A budget of further attempts: they are a share of requests, so that they cannot become the load.
 
 A token bucket as in Finagle's RetryBudget: each request puts ``ratio`` tokens in, each retry takes
 one out, at most ``burst`` are kept.
@@ -6,7 +6,7 @@ one out, at most ``burst`` are kept.
 
 from __future__ import annotations
 
-from gateway.routing.config import Retries
+from gateway.routing.config import Hedge, Retries
 
 
 class RetryBudget:
@@ -14,7 +14,7 @@ class RetryBudget:
 
     __slots__ = ("_most", "_ratio", "_tokens")
 
-    def __init__(self, rules: Retries) -> None:
+    def __init__(self, rules: Retries | Hedge) -> None:
         self._ratio = rules.ratio
         self._most = max(rules.burst, rules.ratio)
         self._tokens = rules.burst

@@ -47,7 +47,7 @@ class KindDefaults:
 
 
 KINDS: dict[ServerKind, KindDefaults] = {
-    "vllm": KindDefaults(_OPENAI | {"responses", "messages"}, "/health"),
+    "vllm": KindDefaults(_OPENAI | {"responses", "messages"}, "/health", carry_on=True),
     "sglang": KindDefaults(_OPENAI, "/health"),
     "gateway": KindDefaults(_OPENAI | {"responses", "messages"}, "/health/ready", carry_on=True),
     "openai": KindDefaults(_OPENAI | {"responses"}, None),
@@ -214,6 +214,21 @@ class Retries:
 
 
 @dataclass(frozen=True, slots=True)
+class Hedge:
+    """Second attempts at answers that are late to begin.
+
+    Attributes:
+        after_s: how late.
+        ratio: of them per request in the long run.
+        burst: that may be saved up.
+    """
+
+    after_s: float
+    ratio: float = 0.05
+    burst: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One served model.
 
@@ -226,6 +241,7 @@ class ModelSpec:
         load_factor: ``session`` and ``prefix`` leave a target that has more than this many
             times the average load.
         fallbacks: for each class of error the models that answer instead, in order.
+        hedge: when a second server is asked as well; None: never.
         upstream_429: how a refusal by the upstream's own limit is told: as the service's
             overload (503), or passed on (429).
     """
@@ -241,6 +257,7 @@ class ModelSpec:
     split: Split | None = None
     shadow: Shadow | None = None
     retries: Retries = Retries()
+    hedge: Hedge | None = None
     upstream_429: Literal[429, 503] = 503
 
     @property

@@ -46,6 +46,8 @@ def check_references(models: Sequence[ModelSpec]) -> Iterator[tuple[Path, str]]:
 
 
 def _targets(model: ModelSpec, at: Path) -> Iterator[tuple[Path, str]]:
+    if model.hedge is not None and not model.remotes:
+        yield (*at, "hedge"), "only servers elsewhere are asked twice; this model has none"
     seen: set[str] = set()
     for position, target in enumerate(model.targets):
         if target.name in seen:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from gateway.control.admission.tiers import take_tier
 from gateway.control.fleet import Fleet
 from gateway.control.pool import Pool
 from gateway.control.replica import Replica, Task
@@ -26,6 +27,7 @@ from gateway.relay.outgoing import Incoming, check_relayable
 from gateway.relay.relay import Relay
 from gateway.routing import shadow
 from gateway.routing.ask import Ask, expected_tokens, prefix_of, session_of
+from gateway.routing.cached import RelayedSlot, relayed_slot
 from gateway.routing.config import Api
 from gateway.routing.faults import class_of, elsewhere, nobody, told
 from gateway.routing.marks import DEGRADED_MARK, header, tell
@@ -66,6 +68,7 @@ async def _dispatch(
     document = await parsed(body, read)
     headers = exchange.headers
     incoming = Incoming(api, body, document, headers, exchange.request_id, exchange.deadline)
+    take_tier(exchange, document.get("service_tier"))
     name = document.get("model")
     if name is not None and not isinstance(name, str):
         raise InvalidRequest("Invalid 'model': expected a string.", param="model")
@@ -93,6 +96,7 @@ class Journey:
         self._incoming = incoming
         self._local = local
         self._sse: SseStream | None = None
+        self._slot: RelayedSlot | None = None
 
     async def begin(self, asked: Pool) -> None:
         """Try the model, then those that may stand in for it."""
@@ -100,6 +104,10 @@ class Journey:
         ask = self._ask(asked, pool)
         if pool is not asked:
             ask.steps.append(f"split:{pool.names[0]}")
+        cache = self._state.answers
+        self._slot = await relayed_slot(cache, self._exchange, self._incoming, asked, pool)
+        if self._slot and await self._slot.answer(self._exchange, stream=self._incoming.stream):
+            return None
         shadow.copy(self._fleet, asked, pool, self._incoming)
         rules = pool.spec if pool.spec.fallbacks else asked.spec
         waiting: list[str] | None = None
@@ -117,6 +125,7 @@ class Journey:
                 if not waiting:
                     raise
                 pool = self._fleet.named(waiting.pop(0))
+                self._slot = None  # nobody else's answer is kept as this model's
                 ask.steps = [f"fallback:{reason}:{pool.names[0]}"]
 
     @property
@@ -128,6 +137,8 @@ class Journey:
         """Have a target of the model answer; raises the last fault as clients are told it."""
         spec, budget = pool.spec, pool.budget
         budget.note_request()
+        if pool.hedging is not None:
+            pool.hedging.budget.note_request()
         before = list(ask.steps)
         tried: list[str] = []
         retries = 0
@@ -172,7 +183,7 @@ class Journey:
             ping = anthropic_events.PING if incoming.api == "messages" else sse.PING
             ping_s = self._state.settings_of(exchange).sse_ping_s
             self._sse = SseStream(exchange, self._watch, ping_s, ping)
-        relay = Relay(self._state, exchange, pool, incoming, ask, self._sse)
+        relay = Relay(self._state, exchange, pool, incoming, ask, self._sse, self._slot)
         await relay.attempt(target)
 
     def _share_of(self, asked: Pool) -> Pool:

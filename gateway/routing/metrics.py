@@ -35,8 +35,16 @@ def target_metrics(pools: Iterable[Pool]) -> Iterator[Metric]:
         "Copies of requests for a model being tried out, by how they ended.",
         labels=["model_name", "outcome"],
     )
+    hedges = CounterMetricFamily(
+        "gateway_hedged_requests",
+        "Requests that a second server was asked for as well, by who began to answer first.",
+        labels=["model_name", "outcome"],
+    )
     for pool in pools:
         name = pool.names[0]
+        if pool.hedging is not None:
+            for outcome, count in pool.hedging.outcomes.items():
+                hedges.add_metric([name, outcome], count)
         for upstream in pool.upstreams:
             own = [name, upstream.name]
             up.add_metric(own, float(upstream.available))
@@ -47,4 +55,4 @@ def target_metrics(pools: Iterable[Pool]) -> Iterator[Metric]:
         if pool.spec.shadow is not None:
             for outcome, count in pool.shadows.outcomes.items():
                 copies.add_metric([name, outcome], count)
-    yield from (up, breaker, outstanding, attempts, copies)
+    yield from (up, breaker, outstanding, attempts, copies, hedges)

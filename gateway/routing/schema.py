@@ -235,6 +235,14 @@ class RetriesYaml(Strict):
     most: Annotated[int, Field(ge=0, le=10)] = 2
 
 
+class HedgeYaml(Strict):
+    """``hedge:`` of a model."""
+
+    after: Seconds
+    ratio: Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=0.5)] = 0.05
+    burst: Annotated[float, BeforeValidator(_seconds), Field(ge=1, le=10_000)] = 5.0
+
+
 class ModelYaml(Strict):
     """One entry of ``models:``. Targets stay as they are written: each is read by its own rules."""
 
@@ -249,6 +257,7 @@ class ModelYaml(Strict):
     split: SplitYaml | None = None
     shadow: ShadowYaml | None = None
     retries: RetriesYaml = RetriesYaml()
+    hedge: HedgeYaml | None = None
     upstream_429: Literal[429, 503] = 503
 
     @model_validator(mode="after")

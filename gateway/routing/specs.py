@@ -13,6 +13,7 @@ from gateway.routing.config import (
     BreakerRules,
     Discovery,
     HealthCheck,
+    Hedge,
     LocalSpec,
     ModelSpec,
     Policy,
@@ -50,7 +51,7 @@ def model_spec(
     """The model with its targets; ``policy`` is for one that names none."""
     split = model.split
     shadow = model.shadow
-    retries = model.retries
+    retries, hedge = model.retries, model.hedge
     return ModelSpec(
         name=model.name,
         aliases=tuple(model.aliases),
@@ -67,6 +68,7 @@ def model_spec(
         if shadow is None
         else Shadow(shadow.to, shadow.share, shadow.most, shadow.timeout),
         retries=Retries(retries.ratio, retries.burst, retries.most),
+        hedge=None if hedge is None else Hedge(hedge.after, hedge.ratio, hedge.burst),
         upstream_429=model.upstream_429,
     )
 

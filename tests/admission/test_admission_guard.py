@@ -15,6 +15,7 @@ import pytest
 from engine.base import Load
 from gateway.control.admission.guard import Admission
 from gateway.control.admission.policy import Policy, class_of, policy_of, priority_of
+from gateway.control.admission.tiers import served_tier, take_tier
 from gateway.control.admission.wishes import read_timeout, read_wishes
 from gateway.control.gate import Gate, Used, Work
 from gateway.control.rights import CLASSES, Principal, PriorityClass, Rights
@@ -298,6 +299,33 @@ def test_the_class_is_bounded_by_the_key(
 ) -> None:
     headers = {} if asked is None else {"x_priority": asked}
     assert class_of(exchange(Rights(highest_class=ceiling), **headers).priority) == rank
+
+
+@pytest.mark.parametrize(
+    ("ceiling", "asked", "served"),
+    [
+        ("interactive", "priority", "priority"),
+        ("interactive", "auto", "default"),
+        ("interactive", None, "default"),
+        ("interactive", ["priority"], "default"),
+        ("default", "fast", "default"),
+        ("default", "flex", "flex"),
+        ("batch", "priority", "flex"),
+        ("batch", "default", "flex"),
+    ],
+)
+def test_a_tier_is_bounded_by_the_key(ceiling: PriorityClass, asked: Any, served: str) -> None:
+    made = exchange(Rights(highest_class=ceiling))
+    made.settings = object()  # type: ignore[assignment]  # a connection asked for it
+    take_tier(made, asked)
+    assert served_tier(made.priority) == served
+
+
+def test_work_of_a_batch_keeps_its_class() -> None:
+    made = exchange(Rights())
+    made.priority = priority_of("batch")
+    take_tier(made, "priority")
+    assert served_tier(made.priority) == "flex"
 
 
 @pytest.mark.parametrize("given", ["", "soon", "0", "-1", "nan", "inf", "1e9", "1" * 40, "²"])

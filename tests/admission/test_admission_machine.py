@@ -208,7 +208,7 @@ class AdmissionMachine(RuleBasedStateMachine):
 
 
 AdmissionMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=50, deadline=None, derandomize=True, database=None
+    max_examples=60, stateful_step_count=50, deadline=None
 )
 TestAdmissionMachine = AdmissionMachine.TestCase
 
@@ -222,7 +222,7 @@ TestAdmissionMachine = AdmissionMachine.TestCase
     shares=st.sampled_from([(0.0, 0.0, 0.0), (0.3, 0.1, 0.1)]),
     max_running=st.integers(1, 4),
 )
-@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@settings(max_examples=40, deadline=None)
 def test_nobody_starves(
     arrivals: list[tuple[int, str, int]], shares: tuple[float, float, float], max_running: int
 ) -> None:
@@ -292,7 +292,5 @@ class FairMachine(RuleBasedStateMachine):
             self.held += self.controller.queue(ticket, self.now)[0]
 
 
-FairMachine.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=50, deadline=None, derandomize=True, database=None
-)
+FairMachine.TestCase.settings = settings(max_examples=20, stateful_step_count=50, deadline=None)
 TestFairMachine = FairMachine.TestCase

@@ -18,7 +18,7 @@ from limit_tools import FAST, PATIENCE_S, PRICES, RedisServer, run, until, work_
 from gateway.control.limits.book import Book
 from gateway.control.limits.clock import Clock
 from gateway.control.limits.limiter import Limiter
-from gateway.control.limits.shared.link import RedisLink, Reply
+from gateway.control.limits.shared.link import LinkError, RedisLink, Reply
 from gateway.control.limits.shared.script import SCRIPT
 from gateway.control.limits.shared.store import SharedStore, Timing
 from gateway.control.limits.table import LimitTable
@@ -168,6 +168,37 @@ async def test_requests_do_not_wait_for_a_task_that_failed(redis: RedisServer) -
     await until(lambda: store.up, "Redis again")
     await run(limiter, work_of(limits=limits), (1, 1))
     await limiter.close()
+
+
+async def test_a_stop_after_a_lost_call_gives_everything_back(redis: RedisServer) -> None:
+    class Lossy(RedisLink):
+        loses = False
+
+        async def call(self, keys: list[str], request: dict[str, Any]) -> Reply:
+            if self.loses:
+                self.loses = False
+                raise LinkError("not sent")
+            return await super().call(keys, request)
+
+    def counted() -> int:
+        name = "{stop}:limits:key:key_a:concurrent_requests"
+        return sum(map(int, redis.command("HVALS", name) or []))
+
+    book, link = Book(Clock()), Lossy(redis.url, 10.0)
+    timing = Timing(timeout_s=5.0, ttl_s=PATIENCE_S, grace_s=0.0, retry_s=(PATIENCE_S, PATIENCE_S))
+    store = SharedStore(book, link, "stop", 1, timing)
+    limiter = Limiter(LimitTable(), PRICES, book, shared=store)
+    limiter.start()
+    await until(lambda: store.up, "Redis")
+    hold = limiter.hold(work_of(limits=Limits(concurrent_requests=1)))
+    await hold.__aenter__()
+    await until(lambda: counted() == 1, "the request to count")
+    link.loses = True
+    await hold.__aexit__(None, None, None)
+    await until(lambda: store.failures == 1, "the loss")
+    assert counted() == 1
+    await limiter.close()
+    assert counted() == 0
 
 
 async def test_a_redis_that_hangs_costs_one_bounded_wait(redis: RedisServer) -> None:

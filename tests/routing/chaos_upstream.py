@@ -17,6 +17,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 EVENTS_TYPE = b"content-type: text/event-stream\r\n"
 JSON_TYPE = b"content-type: application/json\r\n"
 WORDS = ["Grüße", ", ", "fox 🦊", "."]
+ROLE = b'data: {"choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
 USAGE = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
 
 
@@ -41,6 +42,7 @@ class ChaosUpstream:
     def __init__(self) -> None:
         self.seen: list[Seen] = []
         self.gate = threading.Event()
+        self.late = threading.Event()
         self.broken: set[str] = set()
         self.health = 200
         self.at_once = self.most_at_once = 0
@@ -73,6 +75,7 @@ class ChaosUpstream:
 
     def close(self) -> None:
         self.gate.set()
+        self.late.set()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         while tasks := asyncio.all_tasks(self._loop):
@@ -131,6 +134,14 @@ class ChaosUpstream:
             await asyncio.get_running_loop().run_in_executor(None, self.gate.wait)
             writer.write(chunk(whole[len(cut(whole)) :]) + b"0\r\n\r\n")
             return True
+        if behaviour == "late":  # begins its answer when the test says so
+            await asyncio.get_running_loop().run_in_executor(None, self.late.wait)
+            writer.write(chunked(head, whole))
+            return True
+        if behaviour == "wrongmodel":  # answers as another model than it was asked for
+            other = seen.document.get("model", "").encode()
+            writer.write(chunked(head, whole.replace(b'"%s"' % other, b'"someone-else"')))
+            return True
         if behaviour == "pace":  # takes a moment, and knows how many it works on
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
@@ -168,6 +179,7 @@ def misbehaviour(behaviour: str, head: bytes, whole: bytes) -> bytes:
     return {
         "hang": b"",
         "hangmid": begun,
+        "hangrole": begin_chunked(head, ROLE),
         "reset": b"",
         "resetmid": begun,
         "garbage": b"\x00\x01\x02 what is this\r\n\r\n",

@@ -7,8 +7,6 @@ import contextlib
 import threading
 from urllib.parse import urlsplit
 
-from server_process import ServerProcess
-
 
 class Cutter:
     """Runs in a thread of its own, on a free port.
@@ -37,9 +35,9 @@ class Cutter:
         self._thread.start()
         started.wait()
 
-    def url(self, server: ServerProcess) -> str:
+    def url(self, target: str) -> str:
         """Where to reach a server through the cutter."""
-        self._target = ("127.0.0.1", urlsplit(server.url).port or 0)
+        self._target = ("127.0.0.1", urlsplit(target).port or 0)
         return f"http://127.0.0.1:{self._port}"
 
     def close(self) -> None:

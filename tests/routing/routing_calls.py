@@ -24,3 +24,20 @@ def events(reply: httpx.Response) -> list[Any]:
     """The data of a stream's events, but for its end."""
     lines = [line[6:] for line in reply.text.split("\n\n") if line.startswith("data: ")]
     return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def last_line(server: ServerProcess, request_id: str) -> dict[str, Any]:
+    """The request's line of the access log."""
+    found: list[dict[str, Any]] = []
+
+    def logged() -> bool:
+        lines = server.log_lines()
+        found[:] = [
+            line
+            for line in lines
+            if line["message"] == "request" and line["request_id"] == request_id
+        ]
+        return bool(found)
+
+    server.wait_for(logged, "the access log")
+    return found[0]

@@ -50,6 +50,7 @@ MORE = """
     headers: {x-tenant: "7"}
     forward_headers: [x-extra]
 - {name: gated, targets: [{base_url: @gated@}]}
+- {name: wrongmodel, targets: [{base_url: @wrongmodel@}]}
 - {name: drip, targets: [{base_url: @drip@}]}
 - {name: stale, targets: [{base_url: @stale@}]}
 - {name: limited, upstream_429: 429, targets: [{base_url: @status_429@}]}

@@ -162,7 +162,7 @@ def test_another_gateway_finishes_what_one_broke_off(
         assert usage is not None
         return text, usage.completion_tokens, finish
 
-    text = PAIR.replace("@first@", cutter.url(near)).replace("@second@", near.url)
+    text = PAIR.replace("@first@", cutter.url(near.url)).replace("@second@", near.url)
     front: ServerProcess = start(text, UPSTREAM_KEY=KEY).wait_ready()
     told = HTTP.post(f"{near.url}/tokenize", json={"messages": LONG}, headers={"x-api-key": KEY})
     prompt_ids = told.json()["tokens"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from chaos_upstream import WORDS, ChaosUpstream
-from routing_calls import ask, events
+from chaos_upstream import WORDS, ChaosUpstream, whole_json
+from routing_calls import ask, events, last_line
 from routing_files import FAULTS
 from server_process import ServerProcess
 
@@ -45,7 +45,7 @@ MID = {"hangmid", "resetmid", "garbagemid", "badjsonmid", "errormid", "nodone"}
 def test_every_fault_has_an_outcome() -> None:
     assert set(OUTCOMES) == {*FAULTS, "refuse"}
     text = DOCS.read_text()
-    for fault in OUTCOMES:
+    for fault in (*OUTCOMES, "drip", "wrongmodel"):
         assert f"`{fault}`" in text, fault
 
 
@@ -96,6 +96,21 @@ def test_a_slow_drip_is_passed_on_whole(gateway: ServerProcess) -> None:
     reply = ask(gateway, "drip", stream=True)
     assert "".join(e["choices"][0]["delta"].get("content", "") for e in events(reply)) == TEXT
     assert reply.text.endswith("data: [DONE]\n\n")
+
+
+def test_an_answer_under_another_name_is_passed_on_and_noted(
+    gateway: ServerProcess, upstream: ChaosUpstream
+) -> None:
+    """Hosted APIs answer as ``gpt-4o-2024-11-20`` whoever asks for ``gpt-4o``."""
+    reply = ask(gateway, "wrongmodel")
+    asked = upstream.requests("wrongmodel")[-1]
+    assert reply.content == whole_json(asked).replace(b'"wrongmodel"', b'"someone-else"')
+    assert reply.headers["x-gateway-model"] == "wrongmodel"
+    line = last_line(gateway, reply.headers["x-request-id"])
+    assert (line["model"], line["upstream_model"]) == ("wrongmodel", "someone-else")
+    stream = ask(gateway, "wrongmodel", stream=True)
+    assert events(stream)[0]["model"] == "up"
+    assert last_line(gateway, stream.headers["x-request-id"])["upstream_model"] == "up"
 
 
 def test_a_kept_connection_that_was_closed_costs_nobody_an_answer(

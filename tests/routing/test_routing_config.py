@@ -125,6 +125,9 @@ def test_targets_here_take_the_settings_of_one_model() -> None:
         (one(REMOTE, "  fallbacks: {down: [m]}\n"), "a model cannot refer to itself"),
         (one(REMOTE, "  fallbacks: {dwon: [x]}\n"), "models[0].fallbacks.dwon"),
         (one(REMOTE, "  shadow: {to: n}\n- {name: n, targets: [{}]}\n"), "runs in this process"),
+        (one("", "  hedge: {after: 1}\n"), "yaml:5: models[0].hedge: only servers elsewhere"),
+        (one(REMOTE, "  hedge: {}\n"), "yaml:5: models[0].hedge.after: this field is missing"),
+        (one(REMOTE, "  hedge: {after: 1, ratio: 2}\n"), "models[0].hedge.ratio: Input should"),
         (one(REMOTE, "- name: m\n  targets: [{}]\n"), "yaml:5: models[1].name: 'm' already is a"),
         (one(REMOTE, "- name: n\n"), "yaml:5: models[1]: a model has either 'targets' or 'split'"),
         (

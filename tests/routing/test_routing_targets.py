@@ -12,24 +12,8 @@ from typing import Any
 import httpx
 import pytest
 from chaos_upstream import USAGE, ChaosUpstream, sse, whole_json
-from routing_calls import HTTP, MESSAGES, ROUTE, ask
+from routing_calls import HTTP, MESSAGES, ROUTE, ask, last_line
 from server_process import ServerProcess
-
-
-def last_line(server: ServerProcess, request_id: str) -> dict[str, Any]:
-    found: list[dict[str, Any]] = []
-
-    def logged() -> bool:
-        lines = server.log_lines()
-        found[:] = [
-            line
-            for line in lines
-            if line["message"] == "request" and line["request_id"] == request_id
-        ]
-        return bool(found)
-
-    server.wait_for(logged, "the access log")
-    return found[0]
 
 
 def test_bytes_are_passed_on_as_they_are(gateway: ServerProcess, upstream: ChaosUpstream) -> None:

@@ -51,6 +51,10 @@ class Admission:
         on its prompt."""
         self.lane(route).refuse_early(class_of(priority))
 
+    def waiting(self, route: Route | RemoteRoute) -> int:
+        """Requests that wait for whoever is to answer."""
+        return self.lane(route).controller.waiting
+
     def lane(self, route: Route | RemoteRoute) -> Lane:
         """The lane of the engine that is to answer."""
         engine = route.engine

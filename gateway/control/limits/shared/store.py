@@ -85,6 +85,7 @@ class SharedStore:
         self._flush: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._known = False  # Redis has heard of this replica
         self.up = False
         self.replicas = replicas
         self.failures = 0
@@ -128,10 +129,11 @@ class SharedStore:
             await asyncio.wait({self._task})
         if self._flush is not None:
             self._flush.cancel()
-        told, self.up, self._closing = self.up, False, True
+        self.up, self._closing = False, True
         self._out.replicas = 0
         self._out.answer_all()
-        if told:
+        # Also where the last call was lost: else what ran here would count until it is missed.
+        if self._known:
             self._return_leases(self._leasing)
             while self._out.has_news and await self._exchange(self._out.compose()):
                 pass
@@ -225,6 +227,7 @@ class SharedStore:
 
     def _apply(self, call: Call, reply: Reply, *, in_time: bool) -> None:
         status, now, replicas, windows, verdicts = reply
+        self._known = True
         self._book.clock.follow(now)
         self.replicas = max(self._fewest, replicas)
         if status == UNKNOWN or (status and self.up):
