@@ -51,8 +51,8 @@ KEYS = "day, key_id, organisation, project, model, route"
 KINDS = ("completed", "cancelled", "failed", "rejected", "shed")
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 
-# Names in these come from the tables above, values from the records' JSON. Days are summed up in
-# a fixed order, so that two gateways never wait for each other.
+# Names in these come from the tables above, values from the records' JSON. Records and days are
+# written in a fixed order, so that two gateways never wait for each other.
 ADD = text(
     f"""
 WITH batch AS (
@@ -62,7 +62,7 @@ WITH batch AS (
     INSERT INTO usage_records (day, {", ".join(FIELDS)})
     SELECT to_char(to_timestamp(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD'),
         {", ".join("to_timestamp(at)" if name == "at" else name for name in FIELDS)}
-    FROM batch
+    FROM batch ORDER BY id
     ON CONFLICT (id) DO NOTHING
     RETURNING *
 )
