@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -50,6 +51,10 @@ class Runner:
                 llm, intake, inbox, prompt, params, request.request_id, **self._how(request)
             )
             yield inbox, outputs
+        except asyncio.CancelledError:
+            if internal_id is None:  # while it was handed over, so perhaps it runs
+                await llm.abort(request.request_id)
+            raise
         except EngineError:
             raise
         except Exception as error:

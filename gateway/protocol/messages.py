@@ -17,6 +17,7 @@ from gateway.protocol.values import (
     Text,
     check_length,
     missing,
+    nullable,
     wrong_type,
     wrong_value,
 )
@@ -75,11 +76,11 @@ class Messages:
             "properties": {
                 "role": OneOf(ROLES).schema(),
                 "content": content,
-                "name": NAME.schema(),
-                "tool_calls": ListOf(TOOL_CALL, MAX_TOOL_CALLS).schema(),
-                "tool_call_id": Text(256).schema(),
-                "reasoning": {"type": "string"},
-                "reasoning_content": {"type": "string"},
+                "name": nullable(NAME.schema()),
+                "tool_calls": nullable(ListOf(TOOL_CALL, MAX_TOOL_CALLS).schema()),
+                "tool_call_id": nullable(Text(256).schema()),
+                "reasoning": nullable(Text(MAX_TEXT).schema()),
+                "reasoning_content": nullable(Text(MAX_TEXT).schema()),
             },
             "required": ["role"],
         }
@@ -105,22 +106,24 @@ def read_message(value: Any, path: str) -> Message:
             missing(f"{path}.content")
         content = value.get("refusal") or ""
     message["content"] = read_content(content, f"{path}.content", role)
+    call_id = value.get("tool_call_id")
+    if call_id is not None:
+        call_id = Text(256).read(call_id, f"{path}.tool_call_id")
     if role == "tool":
-        call_id = value.get("tool_call_id")
         if call_id is None:
             missing(f"{path}.tool_call_id")
-        message["tool_call_id"] = Text(256).read(call_id, f"{path}.tool_call_id")
+        message["tool_call_id"] = call_id
     if value.get("name") is not None:
         message["name"] = NAME.read(value["name"], f"{path}.name")
     if value.get("function_call") is not None:
         wrong_value(f"{path}.function_call", "function calls are not supported; use tool_calls")
     if value.get("audio") is not None:
         wrong_value(f"{path}.audio", "this model does not take audio")
-    if role == "assistant":
-        for name in ("reasoning_content", "reasoning"):
-            if value.get(name) is not None:
+    for name in ("reasoning_content", "reasoning"):
+        if value.get(name) is not None:
+            text = Text(MAX_TEXT).read(value[name], f"{path}.{name}")
+            if role == "assistant":
                 # Templates know the older name.
-                text = Text(MAX_TEXT).read(value[name], f"{path}.{name}")
                 message["reasoning_content"] = text
     return message
 

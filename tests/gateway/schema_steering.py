@@ -44,6 +44,7 @@ TABLES: dict[str, Mapping[str, Parameter]] = {
 }
 MOST_FIELDS = 3
 SHORT = 6
+STREAMED = 0.2
 
 
 class Steering:
@@ -80,6 +81,8 @@ class Steering:
         named = (n for n in given if given[n] is not None and n in table)
         usable = sorted(name for name in named if table[name].treatment == "honoured")
         body = {name: given[name] for name in draw.sample(usable, min(MOST_FIELDS, len(usable)))}
+        if "stream" in table and draw.random() < STREAMED:
+            body["stream"] = True
         return body | self._content(path, given)
 
     def _content(self, path: str, given: Json) -> Json:

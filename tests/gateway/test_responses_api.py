@@ -309,8 +309,11 @@ def test_background_work_is_polled(sdk: openai.OpenAI) -> None:
 
 def test_background_work_is_cancelled(bundled: ServerProcess, sdk: openai.OpenAI) -> None:
     endless = {"ignore_eos": True, "max_output_tokens": 1900}
-    running = sdk.responses.create(**MODEL, input="Go on", background=True, extra_body=endless)
-    cancelled = sdk.responses.cancel(running.id)
+    for _ in range(3):
+        running = sdk.responses.create(**MODEL, input="Go on", background=True, extra_body=endless)
+        cancelled = sdk.responses.cancel(running.id)
+        if cancelled.status != "incomplete":
+            break  # a machine that stalls for seconds lets it run to its last token
     assert cancelled.status == "cancelled"
     assert sdk.responses.retrieve(running.id).status == "cancelled"
     assert sdk.responses.cancel(running.id).status == "cancelled"

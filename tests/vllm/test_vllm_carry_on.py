@@ -47,6 +47,8 @@ class Plain:
         argv = [sys.executable, "-m", "benchmarks.frontend.vllm_serve", "serve", str(model)]
         argv += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", NAME]
         argv += ["--dtype", "float32", "--max-model-len", "1024", "--enforce-eager"]
+        # Of the machine's memory, most of which it would take beside the others of the suite.
+        argv += ["--gpu-memory-utilization", "0.1"]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 argv, cwd=ROOT, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdout=log, stderr=log
