@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from engine.base import SamplingParams, TokenLogprob
+from engine.base import EngineError, RequestRejected, SamplingParams, TokenLogprob
 from engine.checks import NOTHING_ALLOWED
 from engine.onnx.logit_edits import LogitEdits
 from engine.onnx.logprobs import SEARCH_DEPTHS, Logits, at_least, token_logprobs
@@ -28,11 +28,11 @@ Weights = npt.NDArray[np.float64]
 
 @dataclass(slots=True)
 class Choices:
-    """One entry per row; rows in ``faults`` have no valid token."""
+    """One entry per row; a row in ``faults`` has no valid token but the error of its request."""
 
     tokens: list[int]
     logprobs: list[TokenLogprob | None]
-    faults: dict[int, str] = field(default_factory=dict)
+    faults: dict[int, EngineError] = field(default_factory=dict)
 
 
 class Sampler:
@@ -68,7 +68,8 @@ class Sampler:
             for row in self._edits.rows:
                 highest = logits[row].max()
                 if not np.isfinite(highest):
-                    faults.setdefault(row, self._fault(row) if highest < 0 else NOT_FINITE)
+                    fault = self._fault(row) if highest < 0 else EngineError(NOT_FINITE)
+                    faults.setdefault(row, fault)
                     logits[row] = 0
         tokens = [0] * len(self._sequences)
         if self._greedy:
@@ -80,18 +81,18 @@ class Sampler:
                 tokens[row] = token
         return Choices(tokens, self._report(raw, tokens), faults)
 
-    def _fault(self, row: int) -> str:
-        """Why no token is allowed."""
+    def _fault(self, row: int) -> RequestRejected:
+        """Why no token is allowed, which is a matter of what the request asks for."""
         constraint = self._sequences[row].constraint
         fault = constraint.fault if constraint is not None else None
-        return fault or NOTHING_ALLOWED
+        return RequestRejected(fault or NOTHING_ALLOWED)
 
-    def _silence_broken_rows(self, logits: Logits) -> dict[int, str]:
+    def _silence_broken_rows(self, logits: Logits) -> dict[int, EngineError]:
         highest = logits.max(axis=1)  # a NaN anywhere in a row makes its maximum NaN
         broken = np.flatnonzero(~np.isfinite(highest)).tolist()
         for row in broken:
             logits[row] = 0
-        return dict.fromkeys(broken, NOT_FINITE)
+        return {row: EngineError(NOT_FINITE) for row in broken}
 
     def _report(self, raw: Logits, tokens: list[int]) -> list[TokenLogprob | None]:
         report: list[TokenLogprob | None] = [None] * len(tokens)

@@ -6,14 +6,7 @@ import time
 
 import numpy as np
 
-from engine.base import (
-    Delta,
-    EngineError,
-    FinishReason,
-    Load,
-    RequestRejected,
-    TokenLogprob,
-)
+from engine.base import Delta, EngineError, FinishReason, Load, TokenLogprob
 from engine.mailbox import Mailbox
 from engine.onnx.chunks import chunk_length
 from engine.onnx.logprobs import Logits, token_logprobs
@@ -210,10 +203,8 @@ class Stepper:
 
     def _take_choices(self, batch: list[Sequence], choices: Choices) -> None:
         """Append the chosen tokens, put out their deltas and retire who has finished."""
-        for row, message in choices.faults.items():
-            # Other faults are of what the request asks for.
-            kind = EngineError if message == NOT_FINITE else RequestRejected
-            self._fail(batch[row].job, kind(message))
+        for row, fault in choices.faults.items():
+            self._fail(batch[row].job, fault)
         finished = []
         for sequence, token, logprob in zip(batch, choices.tokens, choices.logprobs, strict=True):
             has_failed = sequence.slot < 0  # perhaps through a sibling

@@ -145,13 +145,16 @@ class Relay:
             if other is None:
                 return None
             details["hedged"] = other.name
-            outcomes["failed"] += 1
             return self._new_attempt(other)
 
-        won = await first_of(attempt, hedging.rules.after_s, another)
+        outcome = "failed"
+        try:
+            won = await first_of(attempt, hedging.rules.after_s, another)
+            outcome = "lost" if won is attempt else "won"
+        finally:
+            if "hedged" in details:
+                outcomes[outcome] += 1
         if "hedged" in details:
-            outcomes["failed"] -= 1
-            outcomes["lost" if won is attempt else "won"] += 1
             tell_server(won.upstream)
         if won is not attempt:
             self._tell(won.upstream, "hedge")
