@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from deploy.triton.parts import Part
 from deploy.triton.schema import Config, parse, render
 from deploy.triton.wiring import check_ensemble
 from engine.models.find import require_space
+from engine.models.scratch import scratch_beside
 
 CONFIG = "config.pbtxt"
 
@@ -82,7 +81,9 @@ def write_repository(
     _check_free(out, texts, version, force)
     require_space(out, sum(part.size for part in parts), f"the repository {out}")
     try:
-        with _beside(out) as stage:
+        with scratch_beside(out) as scratch:
+            stage = scratch / "repository"
+            stage.mkdir()
             for part in parts:
                 _write(part, stage / part.name, texts[part.name], version)
             checked = check_repository(stage, python)
@@ -113,18 +114,6 @@ def _check_free(out: Path, texts: dict[str, str], version: int, force: bool) -> 
             )
 
 
-@contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A folder on the same disk, gone at the end unless it was moved."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    stage.chmod(0o755)
-    try:
-        yield stage
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-
-
 def _write(part: Part, model: Path, text: str, version: int) -> None:
     folder = model / str(version)
     folder.mkdir(parents=True)
@@ -143,7 +132,7 @@ def _move(stage: Path, out: Path, names: list[str], version: int, force: bool) -
     if not out.exists():
         os.rename(stage, out)
         return
-    with _beside(out) as old:
+    with scratch_beside(out) as old:
         for name in names:
             target = out / name
             if not target.exists():

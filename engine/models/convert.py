@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from engine.models.find import (
     require_space,
 )
 from engine.models.fingerprint import fingerprint
+from engine.models.scratch import scratch_beside
 from engine.onnx.prepared import MANIFEST_NAME, Manifest, Precision
 
 Progress = Callable[[str, float | None], None]
@@ -143,7 +143,7 @@ def cached(
             int(checkpoint.parameters * (EXPORT_BYTES + VARIANT_BYTES[precision])) + 2**26,
             f"converting {label}",
         )
-        with scratch_folder(store, target.name) as scratch:
+        with scratch_beside(target) as scratch:
             export(scratch / "model")
             if target.exists():  # an interrupted removal by hand: never a whole model
                 shutil.rmtree(target)
@@ -161,16 +161,6 @@ def only_one(lock: Path, progress: Progress) -> Iterator[None]:
             progress("waiting for another process that converts the same model", None)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def scratch_folder(store: Path, name: str) -> Iterator[Path]:
-    """An empty folder beside the target, removed afterwards, with those of killed runs."""
-    prefix = f".{name}."
-    for stale in store.glob(f"{prefix}*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=store) as made:
-        yield Path(made)
 
 
 def run_export(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from engine.base import EngineStartError
+from engine.models.scratch import scratch_beside
 
 # The last file that a conversion writes, by kind: a folder with one of them may be replaced.
 MANIFESTS = ("gateway_model.json", "gateway_encoder.json", "gateway_graph.json")
@@ -47,56 +44,19 @@ def new_folder(out: Path, *, force: bool) -> Iterator[Path]:
     Raises:
         EngineStartError: the place cannot be written to, or ``out`` came to exist meanwhile.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch, held = _begin(out)
-    except OSError as error:
-        raise EngineStartError(f"{out} cannot be made ({error}): give another --out") from error
-    try:
-        yield scratch
-        if (scratch / "model").is_dir():
-            _put_in_place(scratch, out, force=force)
-    except OSError as error:
-        raise EngineStartError(
-            f"{out} cannot be written ({error}) and was not made: give another --out"
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        os.close(held)
-
-
-def _prefix(out: Path) -> str:
-    return f".{out.name}.making-"
-
-
-def _begin(out: Path) -> tuple[Path, int]:
-    """A new folder and the descriptor that holds its lock, which ends with the process."""
-    parent = os.open(out.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(parent, fcntl.LOCK_EX)  # nobody looks between making and locking
-        _remove_abandoned(out)
-        scratch = Path(tempfile.mkdtemp(prefix=_prefix(out), dir=out.parent))
-        held = os.open(scratch, os.O_RDONLY)
-        fcntl.flock(held, fcntl.LOCK_EX)
-        return scratch, held
-    finally:
-        os.close(parent)
-
-
-def _remove_abandoned(out: Path) -> None:
-    """Remove the folders of runs that ended; the lock of a live one is held."""
-    for found in out.parent.iterdir():
-        if not found.name.startswith(_prefix(out)) or found.is_symlink() or not found.is_dir():
-            continue
-        descriptor = os.open(found, os.O_RDONLY)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            shutil.rmtree(found, ignore_errors=True)
-        finally:
-            os.close(descriptor)
+            scratch = stack.enter_context(scratch_beside(out))
+        except OSError as error:
+            raise EngineStartError(f"{out} cannot be made ({error}): give another --out") from error
+        try:
+            yield scratch
+            if (scratch / "model").is_dir():
+                _put_in_place(scratch, out, force=force)
+        except OSError as error:
+            raise EngineStartError(
+                f"{out} cannot be written ({error}) and was not made: give another --out"
+            ) from error
 
 
 def _put_in_place(scratch: Path, out: Path, *, force: bool) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.models.convert import scratch_folder
+from engine.models.scratch import scratch_beside
 from engine.quantization.report import QuantizationError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -35,7 +35,7 @@ def whole_folder(out: Path, needed: int) -> Iterator[Path]:
         free = shutil.disk_usage(out.parent).free
         if free < needed:
             raise QuantizationError(_full(out, f"needs about {_mib(needed)}, has {_mib(free)}"))
-        with scratch_folder(out.parent, out.name) as scratch, _temporary_files_in(scratch):
+        with scratch_beside(out) as scratch, _temporary_files_in(scratch):
             (scratch / "model").mkdir()
             yield scratch
             os.replace(scratch / "model", out)

@@ -111,7 +111,8 @@ def test_an_interrupted_conversion_leaves_nothing(
         prepare(str(checkpoint), "int8", config(tmp_path), silent)
     store = tmp_path / "cache" / "onnx"
     assert not list(store.rglob("model.onnx"))
-    killed = store / f".tiny-int8-{fingerprint(checkpoint, tmp_path / 'i')[:16]}.abc"
+    name = f"tiny-int8-{fingerprint(checkpoint, tmp_path / 'i')[:16]}"
+    killed = store / f".{name}.making-abc"
     killed.mkdir()  # what a process that was killed leaves
     monkeypatch.setattr(module, "run_export", working)
     prepare(str(checkpoint), "int8", config(tmp_path), silent)
