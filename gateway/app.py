@@ -18,6 +18,7 @@ from gateway.api.messages import CountTokens, Messages
 from gateway.api.openapi import describe_hot_routes
 from gateway.api.playground import playground_routes
 from gateway.api.predict import Predict
+from gateway.api.predict_raw import VertexPredict
 from gateway.api.responses import mount_responses
 from gateway.api.tokens import Detokenize, Tokenize
 from gateway.errors import (
@@ -47,21 +48,35 @@ def build_app(state: GatewayState) -> Edge:
         "/v1/messages": Messages(state),
         "/v1/messages/count_tokens": CountTokens(state),
     }
-    if state.settings.aip_predict_route is not None:
+    if (own_route := state.settings.aip_predict_route) is not None:
+        chat, text = hot["/v1/chat/completions"], hot["/v1/completions"]
+        vertex_predict = VertexPredict(state, hot["/predict"], chat, text)
         # A route that is ours already takes its own bodies: Vertex passes any on.
-        hot.setdefault(state.settings.aip_predict_route, hot["/predict"])
+        if own_route == "/predict" or own_route not in hot:
+            hot[own_route] = vertex_predict
     cold = build_cold_app(state)
     mount_responses(state, hot, cold)
     mount_batches(state, hot, cold)
-    guard_routes(cold.routes, OPEN_PATHS | pages, state.keyring)
     own_port = state.settings.admin_port is None
+    open_paths = paths_without_key(state) | pages
+    guard_routes(cold.routes, open_paths, state.keyring)
     serves = everything if own_port else for_callers
-    return Edge(state, hot, cold, OPEN_PATHS | pages, serves)
+    return Edge(state, hot, cold, open_paths, serves)
 
 
 def admin_side(state: GatewayState, app: Edge) -> Edge:
     """What ADMIN_PORT serves of an application."""
-    return Edge(state, {}, app.cold, OPEN_PATHS, for_operators)
+    return Edge(state, {}, app.cold, paths_without_key(state), for_operators)
+
+
+def paths_without_key(state: GatewayState) -> frozenset[str]:
+    """What is not for browsers and needs no key."""
+    settings = state.settings
+    # What Vertex AI scrapes with has no key.
+    by_vertex = settings.aip_http_port is not None and settings.admin_port is None
+    if by_vertex or not settings.metrics_need_key:
+        return OPEN_PATHS | {"/metrics"}
+    return OPEN_PATHS
 
 
 def everything(_: str) -> bool:

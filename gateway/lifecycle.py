@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+from prometheus_client.core import GaugeMetricFamily, Metric
+
 from engine.base import EngineError
 from gateway.control.fleet import Fleet
 from gateway.errors import ModelLoading, ServerDraining
@@ -19,6 +21,7 @@ class Lifecycle:
         fleet: set as soon as its engines are built, which is long before they have started.
         begun: the models have been started, as far as they could be.
         draining: no new work is taken.
+        drain_until: Unix seconds, when the drain has to be over; None before it.
         starters: called once the models have been started.
         drainers: awaited when the drain begins; they end what nobody waits for.
         closers: awaited once nothing is being worked on any more, before the process ends.
@@ -29,6 +32,8 @@ class Lifecycle:
         self.fleet: Fleet | None = None
         self.begun = False
         self.draining = False
+        self.drain_until: float | None = None
+        self.metrics.sources.append(self._drain_metrics)
         self.starters: list[Callable[[], None]] = []
         self.drainers: list[Callable[[], Awaitable[None]]] = []
         self.closers: list[Callable[[], Awaitable[None]]] = []
@@ -88,6 +93,17 @@ class Lifecycle:
         """Free what the gateway itself holds of the models."""
         if self.fleet is not None:
             self.fleet.close()
+
+    def _drain_metrics(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "gateway_draining", "1 while the gateway shuts down.", float(self.draining)
+        )
+        if self.drain_until is not None:
+            yield GaugeMetricFamily(
+                "gateway_drain_deadline_timestamp_seconds",
+                "When running requests are ended; only while the gateway shuts down.",
+                self.drain_until,
+            )
 
     def engine_samples(self) -> Iterator[EngineSample]:
         """Every engine as the metrics see it, at this moment."""

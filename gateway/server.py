@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -21,27 +20,23 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from engine.base import EngineError, EngineStartError, ModelInfo
+from engine.base import EngineStartError, ModelInfo
 from gateway.app import admin_side, build_app
 from gateway.config.hangups import Hangups
 from gateway.config.reloader import Reloader
 from gateway.config.snapshot import ENV_FILE, read_snapshot, sources_of
-from gateway.control.fleet import BuildEngine, Pool
-from gateway.control.new_fleet import build_fleet
+from gateway.control.fleet import BuildEngine
 from gateway.control.prices import PricesError
 from gateway.http.connection import bounded
 from gateway.http.edge import Edge
-from gateway.lifecycle import Lifecycle
 from gateway.routing.load import ConfigError
-from gateway.routing.metrics import target_metrics
 from gateway.settings import Settings
+from gateway.start_stop import FLUSH_S, close_accounts, end_models, start_models
 from gateway.state import GatewayState, new_state
 from gateway.telemetry.logging import Logs
 
 log = logging.getLogger("gateway.server")
 
-# After the drain, for what ended streams still have to send.
-FLUSH_S = 2.0
 BACKLOG = 2048
 
 OnReady = Callable[[list[ModelInfo], float], None]
@@ -152,10 +147,7 @@ class Process:
         http.should_exit = True
         await serving
         await self._stop_admin(side)
-        # Requests are refused, and counted, up to this point.
-        await self.state.ledger.close()
-        if self.state.tracing is not None:
-            await self.state.tracing.close()
+        await close_accounts(self.state)
         stopping.cancel()
 
     async def _serve_admin(self, app: Edge) -> None:
@@ -192,31 +184,14 @@ class Process:
         """Build and start the engine while the port already answers."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        lifecycle = self.state.lifecycle
         try:
-            fleet = build_fleet(self.state.live.current, self._build)
-            lifecycle.fleet = fleet
-            lifecycle.metrics.sources.append(lambda: target_metrics(present_pools(lifecycle)))
-            for pool in fleet.pools:
-                lifecycle.metrics.models[pool.names[0]]  # its series exist from the start
-            await fleet.start()
+            infos = await start_models(self.state, self._build)
         except EngineStartError as error:
             self.failure = error
             self._stopping.set()
             return
-        except Exception as error:
-            log.error("the engine failed to start", exc_info=error)
-            self.failure = EngineStartError(
-                f"The engine failed to start with {type(error).__name__}; see the log above."
-            )
-            self._stopping.set()
-            return
-        # What is loaded now stays; keep the collector from walking it again and again.
-        gc.collect()
-        gc.freeze()
-        infos = [replica.info for replica in fleet.models()]
         self._on_ready(infos, loop.time() - began)
-        lifecycle.begin()
+        self.state.lifecycle.begin()
 
     def _on_signal(self) -> None:
         if self._stopping.is_set():
@@ -227,27 +202,9 @@ class Process:
 
     async def _drain(self, loading: asyncio.Task[None]) -> None:
         """Let running requests finish in time, end the others, and free the engine."""
-        lifecycle = self.state.lifecycle
         loading.cancel()
         await asyncio.wait({loading})
-        await lifecycle.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.state.settings.drain_timeout_s):
-                await lifecycle.wait_idle()
-        self.state.admission.close()
-        if lifecycle.fleet is not None:
-            with contextlib.suppress(EngineError):
-                await lifecycle.fleet.stop(0)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_S):
-                await lifecycle.wait_idle()
-        await lifecycle.end()
-        lifecycle.close()
-
-
-def present_pools(lifecycle: Lifecycle) -> list[Pool]:
-    """What is served now; a reload may exchange it."""
-    return lifecycle.fleet.pools if lifecycle.fleet is not None else []
+        await end_models(self.state)
 
 
 def run(
@@ -258,16 +215,18 @@ def run(
     *,
     admin_listener: socket.socket | None = None,
     given: Mapping[str, Any] = MappingProxyType({}),
+    new_process: Callable[..., Process] = Process,
 ) -> int:
     """Run a server on bound sockets until it ends; returns the exit code.
 
-    ``given`` are the settings from the command line, by field name.
+    ``given`` are the settings from the command line, by field name; ``new_process`` takes what
+    Process takes.
     """
     logs = Logs(settings.log_level, settings.log_format)
 
     async def main() -> EngineStartError | None:
         try:
-            process = Process(
+            process = new_process(
                 settings,
                 listener,
                 build,

@@ -249,7 +249,7 @@ class Settings(
 
     @model_validator(mode="after")
     def _needs_a_key_beyond_loopback(self) -> Self:
-        if not is_loopback(self.host) and not self.has_keys():
+        if self.vertex_auth != "iam" and not is_loopback(self.host) and not self.has_keys():
             raise ValueError(
                 f"HOST={self.host} is reachable from other machines and there is no API key: make "
                 "one with: llm-gateway keys create; or set API_KEYS (openssl rand -hex 32) or "

@@ -21,6 +21,11 @@ class AdminSettings(BaseSettings):
     admin_host: str = Field(
         "127.0.0.1", description="Address that ADMIN_PORT binds; beyond loopback needs a key."
     )
+    metrics_need_key: bool = Field(
+        True,
+        description="Whether /metrics needs a key as everything else does; false for scrapers that "
+        "cannot send one, on a network that keeps others away.",
+    )
 
     @field_validator("admin_port", mode="before")
     @classmethod

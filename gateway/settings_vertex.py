@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings
 
 ROUTE = r"^/[A-Za-z0-9._~!$&'()*+,;=:@%/-]{0,1023}$"
@@ -27,7 +27,22 @@ class VertexSettings(BaseSettings):
         description="Set by Vertex AI: a further path that answers as /predict does.",
     )
 
+    vertex_auth: Literal["key", "iam"] = Field(
+        "key",
+        description="iam, in a container of Vertex AI only: whoever its IAM lets through needs no "
+        "key, except for the admin API.",
+    )
+
     @field_validator("aip_http_port", "aip_health_route", "aip_predict_route", mode="before")
     @classmethod
     def _empty_is_absent(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _iam_needs_vertex(self) -> Self:
+        if self.vertex_auth == "iam" and self.aip_http_port is None:
+            raise ValueError(
+                "VERTEX_AUTH=iam lets everybody in who reaches the port, and AIP_HTTP_PORT is not "
+                "set, so nothing says that this is Vertex AI: remove VERTEX_AUTH here"
+            )
+        return self

@@ -88,6 +88,7 @@ def new_state(settings: Settings, sources: Mapping[str, str] | None = None) -> G
     keyring = Keyring(
         (key.get_secret_value() for key in settings.api_keys),
         (key.get_secret_value() for key in settings.admin_keys),
+        guests=settings.vertex_auth == "iam",
     )
     store = KeyStore(settings.data_dir)
     watch = KeyWatch(store, keyring.publish)

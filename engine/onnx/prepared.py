@@ -153,15 +153,16 @@ class PreparedModel:
             folder=folder,
             manifest=manifest,
             tokenizer=tokenizer,
-            chat_template=_chat_template(folder, tokenizer_config),
-            template_globals=_template_globals(tokenizer_config),
+            chat_template=chat_template(folder, tokenizer_config),
+            template_globals=template_globals(tokenizer_config),
             default_sampling=default_sampling(
                 _read_optional_json(folder / "generation_config.json")
             ),
         )
 
 
-def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | None:
+def chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | None:
+    """The source of the chat template that lies in a folder, or None."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
@@ -172,7 +173,8 @@ def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | None
     return template if isinstance(template, str) else None
 
 
-def _template_globals(tokenizer_config: dict[str, Any]) -> dict[str, str]:
+def template_globals(tokenizer_config: dict[str, Any]) -> dict[str, str]:
+    """The special tokens that a chat template may name."""
     found = {}
     for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
         value = tokenizer_config.get(name)

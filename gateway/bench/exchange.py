@@ -64,8 +64,7 @@ async def _exchange(pool: ConnectionPool, data: bytes, outcome: Outcome, idle_s:
     while True:
         connection = await pool.take(fresh=fresh)
         try:
-            await connection.request(data)
-            await connection.head()
+            await connection.request(data, idle_s)
             if connection.status != 200:
                 raise await _refusal(connection, idle_s)
             await _read_stream(connection, outcome, idle_s)

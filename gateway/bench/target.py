@@ -132,8 +132,7 @@ class Target:
         """Status and JSON of a short answer, None for what is no JSON."""
         try:
             async with asyncio.timeout(LOOKUP_S), self._pool.connection() as connection:
-                await connection.request(self._http(method, path, document))
-                await connection.head()
+                await connection.request(self._http(method, path, document), LOOKUP_S)
                 parts = []
                 while part := await connection.read(LOOKUP_S):
                     parts.append(part)

@@ -129,6 +129,7 @@ class Reloader:
             self._retired.add(present)
         for pool in prepared.fleet.pools:
             lifecycle.metrics.models[pool.names[0]]  # its series exist from now on
+        self._state.admission.expect(prepared.fleet.pools)
         warn_of_unknown_models(self._state.limiter)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:

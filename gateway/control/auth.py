@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from gateway.control.identity.snapshot import INCORRECT, NO_KEYS, Snapshot
 from gateway.control.rights import ALL_RIGHTS, Principal, Rights
@@ -23,16 +23,23 @@ class Keyring:
     Args:
         keys: of API_KEYS; they may do everything but manage the server.
         admin_keys: of ADMIN_KEYS; they may do that too.
+        guests: whoever shows no valid key is ANONYMOUS, since the platform has asked already.
 
     Attributes:
         stored: the stored keys as they are known now; replaced as a whole, from any thread.
     """
 
     def __init__(
-        self, keys: Iterable[str], admin_keys: Iterable[str] = (), stored: Snapshot = NO_KEYS
+        self,
+        keys: Iterable[str],
+        admin_keys: Iterable[str] = (),
+        stored: Snapshot = NO_KEYS,
+        *,
+        guests: bool = False,
     ) -> None:
         self._known = [*entries(keys, ALL_RIGHTS), *entries(admin_keys, ADMIN_RIGHTS)]
         self.stored = stored
+        self.guests = guests
 
     def replace(self, keys: Iterable[str], admin_keys: Iterable[str]) -> None:
         """Go by these keys of the environment from now on."""
@@ -48,21 +55,30 @@ class Keyring:
         self.stored = stored
 
     def identify(self, headers: Mapping[bytes, bytes]) -> Principal:
-        """The caller behind ``Authorization: Bearer`` or ``x-api-key``.
+        """The caller behind ``Authorization: Bearer`` or ``x-api-key``; the first that is a key
+        counts, since a platform's front may leave its own token in ``Authorization``.
 
-        Compares with every key of the environment whatever the outcome, and stored keys as
-        Snapshot.identify does, so that time tells nothing. Raises InvalidApiKey, and
-        StorageUnavailable when stored keys could never be read.
+        Raises InvalidApiKey, and StorageUnavailable when stored keys could never be read.
         """
-        stored = self.stored
-        if not self._known and not stored.closed:
+        if not self._known and not self.stored.closed:
             return ANONYMOUS
-        presented = read_key(headers)
-        if presented is None:
-            raise InvalidApiKey(
-                "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY' "
-                "or as 'x-api-key: YOUR_KEY'."
-            )
+        refused = InvalidApiKey(
+            "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY' "
+            "or as 'x-api-key: YOUR_KEY'."
+        )
+        for presented in read_keys(headers):
+            try:
+                return self._identify(presented)
+            except InvalidApiKey as error:
+                refused = error
+        if self.guests:
+            return ANONYMOUS
+        raise refused
+
+    def _identify(self, presented: bytes) -> Principal:
+        """Compares with every key of the environment whatever the outcome, and stored keys as
+        Snapshot.identify does, so that time tells nothing."""
+        stored = self.stored
         digest = hashlib.sha256(presented).digest()
         found: Principal | None = None
         for known, principal in self._known:
@@ -76,8 +92,8 @@ class Keyring:
 
     def find(self, principal_id: str) -> Principal | None:
         """The caller with this id and the rights it has now, or None once its key has ended."""
-        if self.open:
-            return ANONYMOUS if principal_id == ANONYMOUS.id else None
+        if principal_id == ANONYMOUS.id:
+            return ANONYMOUS if self.open or self.guests else None
         for _, principal in self._known:
             if principal.id == principal_id:
                 return principal
@@ -99,12 +115,13 @@ def entries(keys: Iterable[str], rights: Rights) -> Iterable[tuple[bytes, Princi
         yield digest, principal_of(digest, rights)
 
 
-def read_key(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The presented key; ``Authorization`` counts before ``x-api-key``."""
+def read_keys(headers: Mapping[bytes, bytes]) -> Iterator[bytes]:
+    """What is presented as a key, ``Authorization`` before ``x-api-key``."""
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and token.strip():
-        return token.strip()
-    return headers.get(b"x-api-key") or None
+        yield token.strip()
+    if key := headers.get(b"x-api-key"):
+        yield key
 
 
 def principal_of(digest: bytes, rights: Rights = ALL_RIGHTS) -> Principal:

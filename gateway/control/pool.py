@@ -21,6 +21,7 @@ from engine.base import (
 )
 from gateway.chat.prompt import PromptBuilder
 from gateway.control.replica import Replica, Task
+from gateway.routing.absence import Absence
 from gateway.routing.ask import EXPECTED_OUTPUT, Ask
 from gateway.routing.budget import RetryBudget
 from gateway.routing.config import Api, ModelSpec
@@ -51,6 +52,7 @@ class Pool:
     Attributes:
         replicas: its engines in this process; may be none.
         remotes: its targets elsewhere; may be none.
+        absence: whether none of its servers is there, and requests wait for one.
         budget: of its retries.
         hedging: its second attempts at late answers, where it makes any.
         shadows: copies of its requests.
@@ -72,10 +74,10 @@ class Pool:
         if remotes is None:
             remotes = [RemoteTarget(remote) for remote in self.spec.remotes]
         self.remotes = remotes
-        same_budget = before is not None and before.spec.retries == self.spec.retries
-        self.budget: RetryBudget = (
-            before.budget if before and same_budget else RetryBudget(self.spec.retries)
-        )
+        gone = None if before is None else before.absence
+        self.absence: Absence = Absence(self.spec.wait_for_target_s, remotes, gone)
+        kept = before.budget if before and before.spec.retries == self.spec.retries else None
+        self.budget: RetryBudget = kept or RetryBudget(self.spec.retries)
         self.hedging: Hedging | None = None
         if self.spec.hedge is not None:
             same_hedge = before is not None and before.spec.hedge == self.spec.hedge
@@ -102,8 +104,9 @@ class Pool:
 
     @property
     def up(self) -> bool:
-        """Whether anything can answer now."""
-        return self.pick() is not None or any(u.available for u in self.upstreams)
+        """Whether anything can answer now, or is waited for."""
+        can_wait = self.absence.wait_s > 0
+        return can_wait or self.pick() is not None or any(u.available for u in self.upstreams)
 
     def does(self, task: Task) -> bool:
         """Whether the model is known to do this in this process."""

@@ -30,6 +30,7 @@ log = logging.getLogger("gateway.hooks")
 CHANNELS: tuple[Channel, ...] = ("content", "reasoning", "arguments")
 # Answers that hooks are still looking at; further ones are not shown to them.
 MOST_AFTER = 1000
+OUTCOMES = ("refused", "failed", "not_shown")
 
 Request = ChatRequest | CompletionRequest
 
@@ -40,20 +41,27 @@ class Hooks:
     def __init__(self, hooks: Sequence[tuple[str, Hook]], timeout_s: float) -> None:
         self._hooks = hooks
         self._timeout_s = timeout_s
-        self._sees_requests = overriding(hooks, "before")
+        self._befores = overriding(hooks, "before")
         self._sees_answers = overriding(hooks, "after")
         self._rewrites = overriding(hooks, "rewriter")
         self._after: set[asyncio.Task[None]] = set()
-        self._outcomes: Counter[tuple[str, str]] = Counter()
+        self._outcomes: Counter[tuple[str, str]] = Counter(
+            {(name, outcome): 0 for name, _ in hooks for outcome in OUTCOMES}
+        )
+
+    @property
+    def sees_requests(self) -> bool:
+        """Whether any hook wants to see requests."""
+        return bool(self._befores)
 
     async def chat(self, request: ChatRequest, caller: Caller) -> tuple[ChatRequest, HookedAnswer]:
         """The request as the model is to get it, and what its answer goes through.
 
         Raises InvalidRequest or NotPermitted for a refusal, and HookFailed.
         """
-        about = about_of(request, caller, "chat")
-        answer = self._answer(request, about, request.n)
-        if self._sees_requests:
+        about = about_of(request.model, request.stream, caller, "chat")
+        answer = self.answer(about, request.n, spelled_by(request))
+        if self.sees_requests:
             view = RequestView(
                 copy.deepcopy(request.messages),
                 [],
@@ -61,7 +69,7 @@ class Hooks:
                 tuple(map(MappingProxyType, copy.deepcopy(request.tools))),
                 MappingProxyType(request.fields),
             )
-            await self._before(view, about)
+            await self.before(view, about)
             request = replace(request, messages=view.messages, max_tokens=view.max_tokens)
         return request, answer
 
@@ -69,9 +77,9 @@ class Hooks:
         self, request: CompletionRequest, caller: Caller
     ) -> tuple[CompletionRequest, HookedAnswer]:
         """The same for a completion."""
-        about = about_of(request, caller, "completion")
-        answer = self._answer(request, about, request.choices)
-        if self._sees_requests:
+        about = about_of(request.model, request.stream, caller, "completion")
+        answer = self.answer(about, request.choices, spelled_by(request))
+        if self.sees_requests:
             view = RequestView(
                 [],
                 copy.deepcopy(request.prompts),
@@ -79,7 +87,7 @@ class Hooks:
                 (),
                 MappingProxyType(request.fields),
             )
-            await self._before(view, about)
+            await self.before(view, about)
             request = replace(request, prompts=view.prompts, max_tokens=view.max_tokens)
         return request, answer
 
@@ -99,9 +107,13 @@ class Hooks:
         if self._after:
             await asyncio.wait(self._after)
 
-    async def _before(self, view: RequestView, about: About) -> None:
+    async def before(self, view: RequestView, about: About) -> None:
+        """Have every hook see a request, and change its view.
+
+        Raises InvalidRequest or NotPermitted for a refusal, and HookFailed.
+        """
         sizes = len(view.messages), len(view.prompts)
-        for name, hook in self._sees_requests:
+        for name, hook in self._befores:
             try:
                 await self._bounded(hook.before(view, about))
                 checked(view, sizes)
@@ -110,22 +122,21 @@ class Hooks:
                 kind = NotPermitted if refusal.status == 403 else InvalidRequest
                 raise kind(refusal.message, code=refusal.code) from None
             except Exception as error:
-                raise self._failed(name, error) from None
+                raise self.failed(name, error) from None
 
-    def _answer(self, request: Request, about: About, choices: int) -> HookedAnswer:
-        """What an answer goes through. Texts that are rewritten must not get out another way."""
+    def answer(self, about: About, choices: int, spelled: Sequence[str]) -> HookedAnswer:
+        """What an answer goes through. Texts that are rewritten must not get out another way:
+        ``spelled`` are fields of the request that ask for them otherwise. Raises InvalidRequest.
+        """
         rewriting = [
             (name, hook) for name, hook in self._rewrites if self._touches(name, hook, about)
         ]
-        if rewriting:
-            for field in ("logprobs", "return_token_ids"):
-                value = getattr(request, field)
-                if value is not None and value is not False:  # 0 asks for no alternatives
-                    raise InvalidRequest(
-                        f"'{field}' is not available: this server rewrites the text of answers.",
-                        param=field,
-                        code="unsupported_parameter",
-                    )
+        if rewriting and spelled:
+            raise InvalidRequest(
+                f"'{spelled[0]}' is not available: this server rewrites the text of answers.",
+                param=spelled[0],
+                code="unsupported_parameter",
+            )
 
         def chain(channel: Channel) -> list[TextRewriter]:
             found = (self._rewriter(name, hook, about, channel) for name, hook in rewriting)
@@ -135,7 +146,8 @@ class Hooks:
             for name, hook in self._sees_answers:
                 self._show(name, hook, answer, about)
 
-        return HookedAnswer(choices, chain, end if self._sees_answers else None)
+        seen = end if self._sees_answers else None
+        return HookedAnswer(choices, chain, seen, rewrites=bool(rewriting))
 
     def _touches(self, name: str, hook: Hook, about: About) -> bool:
         return any(self._rewriter(name, hook, about, channel) for channel in CHANNELS)
@@ -146,7 +158,7 @@ class Hooks:
         try:
             found = hook.rewriter(about, channel)
         except Exception as error:
-            raise self._failed(name, error) from None
+            raise self.failed(name, error) from None
         return None if found is None else Guarded(self, name, found)
 
     def _show(self, name: str, hook: Hook, answer: AnswerView, about: About) -> None:
@@ -158,7 +170,7 @@ class Hooks:
             try:
                 await self._bounded(hook.after(answer, about))
             except Exception as error:
-                self._failed(name, error)
+                self.failed(name, error)
 
         task = asyncio.create_task(show())
         self._after.add(task)
@@ -168,7 +180,7 @@ class Hooks:
         async with asyncio.timeout(self._timeout_s):
             await work
 
-    def _failed(self, name: str, error: Exception) -> HookFailed:
+    def failed(self, name: str, error: Exception) -> HookFailed:
         """Note the failure; the caller learns nothing of it but that there was one."""
         self._outcomes[name, "failed"] += 1
         log.error("a hook failed", exc_info=error, extra={"fields": {"hook": name}})
@@ -200,7 +212,7 @@ class Guarded:
         try:
             yield
         except Exception as error:
-            raise self._hooks._failed(self._name, error) from None
+            raise self._hooks.failed(self._name, error) from None
 
 
 def text_only(value: Any) -> str:
@@ -216,17 +228,28 @@ def overriding(hooks: Sequence[tuple[str, Hook]], method: str) -> list[tuple[str
     return [(name, hook) for name, hook in hooks if getattr(type(hook), method, None) is not idle]
 
 
-def about_of(request: Request, caller: Caller, kind: Any) -> About:
+def spelled_by(request: Request) -> list[str]:
+    """Fields of a request that ask for what spells the answer's texts in another way."""
+    fields = ("logprobs", "return_token_ids")
+    return [name for name in fields if asks(getattr(request, name))]
+
+
+def asks(value: Any) -> bool:
+    """Whether a field asks for something; 0 log-probabilities are those of the token itself."""
+    return value is not None and value is not False
+
+
+def about_of(model: str | None, stream: bool, caller: Caller, kind: Any) -> About:
     """Whose request it is."""
     tenant = caller.principal.tenant
     return About(
         request_id=REQUEST_ID.get() or "",
         kind=kind,
-        model=request.model,
+        model=model,
         key=caller.principal.id,
         organisation=tenant.organisation,
         project=tenant.project,
-        stream=request.stream,
+        stream=stream,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from gateway.errors import BodyTimeout, BodyTooLarge, ClientGone, UnsupportedMediaType
+from gateway.http.connection import CLIENT_LINE, ClientLine
 from gateway.http.exchange import Exchange
 
 
@@ -18,6 +19,11 @@ async def read_json_body(exchange: Exchange, most_bytes: int, timeout_s: float) 
     declared = exchange.headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > most_bytes:
         raise too_large(most_bytes)
+    line: ClientLine | None = exchange.scope.get(CLIENT_LINE)
+    if line is not None and (whole := line.whole_body()) is not None:
+        if len(whole) > most_bytes:
+            raise too_large(most_bytes)
+        return whole
     parts: list[bytes] = []
     size = 0
     more = True

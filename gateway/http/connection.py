@@ -8,6 +8,7 @@ that pipelines requests and leaves is noticed for the request that is running.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -18,25 +19,26 @@ from gateway.http.joined_writes import JoinedWrites
 LINGER_S = 1.0
 MAX_PIPELINED = 8
 MAX_PIPELINED_BODY = 64 * 1024
-# Where a request's scope holds its ``BodyWriter``.
-BODY_WRITER = "gateway.body_writer"
+# Where a request's scope holds its ``ClientLine``.
+CLIENT_LINE = "gateway.client_line"
 
 
-class BodyWriter:
-    """Writes parts of a chunked response without a message and a coroutine for each.
+class ClientLine:
+    """A shorter way than ASGI's messages between a request and its connection.
 
-    ASGI's ``send`` costs more than the making of a token's event. Only what needs no waiting
-    and no bookkeeping is written here, and comes alone in its turn of the event loop;
-    uvicorn's own ``send`` does the rest.
+    A message, a coroutine and often a task for each thing cost more than the thing itself. Only
+    what needs no waiting and no bookkeeping goes this way; uvicorn does the rest.
     """
 
-    __slots__ = ("_cycle",)
+    __slots__ = ("_cycle", "_left")
 
     def __init__(self, cycle: Any) -> None:
         self._cycle = cycle
+        self._left: Callable[[], None] | None = None
 
-    def __call__(self, body: bytes) -> bool:
-        """Write ``body``, which is not empty; False where it has to be sent with ``send``."""
+    def write(self, body: bytes) -> bool:
+        """Write a part of a chunked response, which is not empty; False where it has to be sent
+        with ``send``."""
         cycle = self._cycle
         if (
             not cycle.chunked_encoding  # or headers have not been sent
@@ -47,6 +49,28 @@ class BodyWriter:
             return False
         cycle.transport.write_now(b"%x\r\n%b\r\n" % (len(body), body))
         return True
+
+    def whole_body(self) -> bytes | None:
+        """The request's body if all of it is here and nobody has taken any; it is taken then."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or not cycle.message_event.is_set():
+            return None
+        body = bytes(cycle.body)
+        cycle.body = bytearray()
+        cycle.message_event.clear()
+        cycle.flow.resume_reading()
+        return body
+
+    def watch(self, left: Callable[[], None] | None) -> None:
+        """Have ``left`` called when the client is gone, at once if it is; None ends that."""
+        self._left = left
+        if self._cycle.disconnected:
+            self.tell_gone()
+
+    def tell_gone(self) -> None:
+        """The client is gone."""
+        if self._left is not None:
+            self._left()
 
 
 class GatewayConnection(HttpToolsProtocol):
@@ -76,8 +100,7 @@ class GatewayConnection(HttpToolsProtocol):
         # uvicorn tells the newest request only; with pipelining that is not the running one.
         running = self._running
         if running is not None and not running.response_complete:
-            running.disconnected = True
-            running.message_event.set()
+            self._end(running)
         self.pipeline.clear()
         super().connection_lost(exc)
 
@@ -148,7 +171,7 @@ class GatewayConnection(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
         if cycle.scope["method"] != "HEAD":
-            cycle.scope[BODY_WRITER] = BodyWriter(cycle)
+            cycle.scope[CLIENT_LINE] = ClientLine(cycle)
         super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -190,9 +213,15 @@ class GatewayConnection(HttpToolsProtocol):
             return True
         if running is not self.cycle or running.response_started:
             return False
+        self._end(running)
+        return True
+
+    def _end(self, running: Any) -> None:
+        """Tell a request that its client is gone."""
         running.disconnected = True
         running.message_event.set()
-        return True
+        if (line := running.scope.get(CLIENT_LINE)) is not None:
+            line.tell_gone()
 
     def _start_head_timer(self) -> None:
         self._stop_head_timer()

@@ -161,9 +161,13 @@ class Edge:
         metrics = self._state.lifecycle.metrics
         metrics.requests[exchange.route, outcome] += 1
         metrics.duration.observe(elapsed)
+        metrics.answers.note(exchange.principal.id, exchange.status)
         self._enter(exchange, outcome, elapsed, prices)
         if exchange.route in self._quiet and exchange.status < 500:
             return
+        details = exchange.details
+        if exchange.status in (401, 403):  # whom to shut out
+            details["source"] = str(source_of_request(exchange, self._state))
         log.info(
             "request",
             extra={
@@ -175,7 +179,7 @@ class Edge:
                     "error_code": exchange.error_code,
                     "key": exchange.principal.id,
                     "duration_ms": round(elapsed * 1000, 2),
-                    **exchange.details,
+                    **details,
                 }
             },
         )
@@ -236,7 +240,7 @@ def check_host(host: bytes | None, state: GatewayState) -> None:
     match = _HOST.fullmatch(host)
     if match is None:
         raise HostNotAllowed("The Host header is malformed.")
-    if not state.keyring.open:
+    if not state.keyring.open or state.keyring.guests:
         return
     name = match[1].decode().strip("[]").lower()
     if name in ("localhost", state.settings.host.lower()) or name.endswith(".localhost"):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
-from gateway.http.connection import BODY_WRITER
+from gateway.http.connection import CLIENT_LINE, ClientLine
 from gateway.http.exchange import Exchange
 from gateway.http.watch import ClientWatch
 from gateway.protocol.sse import PING, SSE_HEADERS
@@ -25,7 +25,8 @@ class SseStream:
     ) -> None:
         self._exchange = exchange
         self._ping = ping
-        self._put: Callable[[bytes], bool] | None = exchange.scope.get(BODY_WRITER)
+        line: ClientLine | None = exchange.scope.get(CLIENT_LINE)
+        self._put = line.write if line is not None else None
         self._writes = 0
         self._seen = 0
         if ping_s:

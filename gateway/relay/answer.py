@@ -15,7 +15,6 @@ from gateway.relay.errors import (
     NotUnderstood,
     Refused,
     Rejected,
-    Silent,
     UpstreamFault,
 )
 from gateway.routing.upstream import Upstream
@@ -60,12 +59,7 @@ class Asking:
         bound = upstream.spec.timeouts.first_byte
         connection = self._connection = await upstream.connections.take(fresh=fresh)
         try:
-            try:
-                async with asyncio.timeout(bound):
-                    await connection.request(self._data)
-                    await connection.head()
-            except TimeoutError:
-                raise Silent(f"no answer began within {bound:g} s") from None
+            await connection.request(self._data, bound)
             if not 200 <= connection.status < 300:
                 raise await refusal(connection, upstream)
         except BaseException:

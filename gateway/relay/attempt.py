@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from types import TracebackType
 
 from gateway.relay.answer import ask as ask_server
@@ -45,34 +44,43 @@ class Attempt:
         self.recorder = recorder
         self.reader = StreamReader(incoming.api, drops_usage=request.adds_usage)
         self._streams = incoming.stream
-        self._data = request.data
-        self._tokens = tokens
         self._splitter = EventSplitter()
         self._held: list[bytes] = []
         self._fault: UpstreamFault | None = None
-        self._stack = AsyncExitStack()
+        self._counted = upstream.attempt(tokens)
+        self._asking = ask_server(upstream, request.data)
+        self._holds = False
 
     async def begin(self) -> None:
         """Ask, and return once the answer has begun: with its first output, or whole.
 
         Events that only announce an answer are no output. Raises UpstreamFault.
         """
-        async with AsyncExitStack() as stack:
-            stack.enter_context(self.upstream.attempt(self._tokens))
-            asking = ask_server(self.upstream, self._data)
-            self._connection = await stack.enter_async_context(asking)
-            if self._streams:
-                check_type(self._connection, b"text/event-stream")
-                while not self.reader.has_output and await self.more():
-                    pass
-                if not self.reader.has_output:
-                    raise self._fault or Broken("the stream ended before the answer did")
-            else:
-                body, document = await read_json(self._connection, self.upstream)
-                self.reader.usage.read(document.get("usage"))
-                self.reader.model = model_of(document)
-                self._held.append(body)
-            self._stack = stack.pop_all()
+        self._counted.__enter__()
+        try:
+            self._connection = await self._asking.__aenter__()
+        except BaseException as error:
+            self._counted.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._holds = True
+        try:
+            await self._wait_for_output()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def _wait_for_output(self) -> None:
+        if self._streams:
+            check_type(self._connection, b"text/event-stream")
+            while not self.reader.has_output and await self.more():
+                pass
+            if not self.reader.has_output:
+                raise self._fault or Broken("the stream ended before the answer did")
+        else:
+            body, document = await read_json(self._connection, self.upstream)
+            self.reader.usage.read(document.get("usage"))
+            self.reader.model = model_of(document)
+            self._held.append(body)
 
     async def __aenter__(self) -> Attempt:
         return self
@@ -82,13 +90,16 @@ class Attempt:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    ) -> None:
+        if self._holds:
+            self._holds = False
+            await self._asking.__aexit__(kind, error, trace)
+            self._counted.__exit__(kind, error, trace)
 
     async def drop(self) -> None:
         """End what has begun and is not wanted; the server is told by its connection."""
         unwanted = asyncio.CancelledError()
-        await self._stack.__aexit__(type(unwanted), unwanted, None)
+        await self.__aexit__(type(unwanted), unwanted, None)
 
     def take(self) -> bytes:
         """What has come and was not taken yet: whole events, or the answer in one piece."""
@@ -131,6 +142,8 @@ class Attempt:
 
 async def _drain(connection: Connection) -> None:
     """Read what follows the last event, so that the connection can be used again."""
+    if connection.ended:
+        return
     try:
         async with asyncio.timeout(END_S):
             while await connection.read(END_S):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,11 +72,15 @@ def _value_end(body: bytes, begin: int) -> int:
     raise ValueError("not a JSON value")
 
 
-def with_fields(body: bytes, fields: Mapping[str, Any]) -> bytes:
-    """``body`` with these top-level fields set; what it has not is put first."""
+def with_fields(body: bytes, fields: Mapping[str, Any], present: Container[str]) -> bytes:
+    """``body`` with these top-level fields set; what it has not is put first.
+
+    ``present`` tells which fields it has; those that are set anew need not be looked for.
+    """
     if not fields:
         return body
-    spans = top_level(body, frozenset(fields))
+    wanted = frozenset(name for name in fields if name in present)
+    spans = top_level(body, wanted) if wanted else {}
     pieces: list[bytes] = []
     position = 0
     for name, span in sorted(spans.items(), key=lambda item: item[1].begin):

@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._active = False
         self._silence: asyncio.TimerHandle | None = None
-        self._silent_at = 0.0
+        self._idle_s = self._silent_at = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -61,20 +61,27 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether the response has been read to its end and another may follow."""
-        return self.open and self._complete and self._reusable and not self._chunks
+        return self.open and self.ended and self._reusable
 
-    async def request(self, data: bytes) -> None:
-        """Send a whole request. Raises Unreachable or Broken."""
+    @property
+    def ended(self) -> bool:
+        """Whether the response has been read to its end."""
+        return self._complete and not self._chunks
+
+    async def request(self, data: bytes, first_byte_s: float) -> None:
+        """Send a whole request and wait for status and headers of the answer.
+
+        Raises Unreachable, Silent when they are not there after ``first_byte_s`` seconds, and
+        other UpstreamFaults.
+        """
         if self._transport is None or not self.open:
             raise Unreachable("the connection was closed", stale=self.used > 0)
         self._reset()
         self._active = True
         self._transport.write(data)
+        self._expect(first_byte_s)
         if self._writable is not None:
             await self._writable
-
-    async def head(self) -> None:
-        """Wait for status and headers. Raises UpstreamFault."""
         while not self._has_head:
             if self._fault is not None:
                 raise self._fault
@@ -103,13 +110,13 @@ class Connection(asyncio.Protocol):
     def release(self) -> None:
         """The response is done with; ``reusable`` says whether the connection is."""
         self._active = False
-        self._expect_nothing()
         self.used += 1
         self.idle_since = time.monotonic()
 
     def close(self) -> None:
         """Close at once, which is also how a request is taken back."""
         self._active = False
+        self._expect_nothing()
         if self._transport is not None:
             self._transport.abort()
 
@@ -126,25 +133,31 @@ class Connection(asyncio.Protocol):
 
     def _expect(self, idle_s: float) -> None:
         """Something has to come within ``idle_s`` seconds. This runs for every token, so one
-        timer stays and looks, when it is due, whether the time has been put off."""
+        timer stays, beyond the response as well, and looks, when it is due, whether the time
+        has been put off."""
+        self._idle_s = idle_s
         self._silent_at = due = self._loop.time() + idle_s
         if self._silence is None or self._silence.when() > due:
             self._expect_nothing()
-            self._silence = self._loop.call_at(due, self._look, idle_s)
+            self._silence = self._loop.call_at(due, self._look)
 
     def _expect_nothing(self) -> None:
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
 
-    def _look(self, idle_s: float) -> None:
+    def _look(self) -> None:
         self._silence = None
-        if self._waiter is None:
+        is_read = self._waiter is not None and not self._waiter.done()
+        is_written = self._active and self._writable is not None
+        if not is_read and not is_written:
             return  # whoever reads is busy elsewhere, and expects anew when it comes back
         if self._loop.time() < self._silent_at:
-            self._silence = self._loop.call_at(self._silent_at, self._look, idle_s)
+            self._silence = self._loop.call_at(self._silent_at, self._look)
+        elif self._has_head:
+            self._fail(Silent(f"silent for {self._idle_s:g} s within an answer"))
         else:
-            self._fail(Silent(f"silent for {idle_s:g} s within an answer"))
+            self._fail(Silent(f"no answer began within {self._idle_s:g} s"))
 
     def _fail(self, fault: UpstreamFault) -> None:
         if self._fault is None and not self._complete:
@@ -189,6 +202,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Whatever the reason, nothing more comes."""
         self._transport = None
+        self._expect_nothing()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         if not self._active or self._complete:

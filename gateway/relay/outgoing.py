@@ -88,7 +88,7 @@ def outgoing(
     fields, adds_usage = changes(incoming, spec, model)
     if adds_ids:
         fields["return_token_ids"] = True
-    body = with_fields(incoming.body, fields)
+    body = with_fields(incoming.body, fields, incoming.document)
     path = upstream.address.path + API_PATHS[incoming.api]
     lines = [
         upstream.head(b"POST", path),

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 from gateway.chat.caller import Caller
 from gateway.control.gate import Work
 from gateway.control.pool import Pool, RemoteRoute
-from gateway.errors import SERVICE, UpstreamUnavailable, answer
+from gateway.errors import HookFailed
 from gateway.http.exchange import JSON_TYPE, Exchange
 from gateway.http.sse_stream import SseStream
-from gateway.protocol.response_events import error_event
 from gateway.relay.answer import text_of
 from gateway.relay.attempt import Attempt
+from gateway.relay.break_off import break_off, broke_off
 from gateway.relay.carry_on import CarryOn, carried
 from gateway.relay.errors import UpstreamFault
 from gateway.relay.hedge import first_of
 from gateway.relay.outgoing import Incoming, outgoing
 from gateway.relay.tokens import TokenRecorder, can_be_carried
 from gateway.routing.ask import Ask, expected_tokens
+from gateway.routing.faults import nobody
 from gateway.routing.hedging import Hedging
 from gateway.routing.marks import tell
 from gateway.routing.policies import load_of
@@ -31,6 +32,7 @@ from gateway.telemetry.model_metrics import ModelMetrics
 from gateway.telemetry.tracing import tell_server
 
 if TYPE_CHECKING:
+    from gateway.relay.hooked.stream import HookedBytes
     from gateway.routing.cached import RelayedSlot
 
 
@@ -40,6 +42,7 @@ class Relay:
     Args:
         sse: where a stream is written to; None for an answer in one piece.
         slot: where a complete answer is kept for the next one who asks the same.
+        shown: what hooks make of the answer; None where none wants it.
     """
 
     def __init__(
@@ -51,8 +54,10 @@ class Relay:
         ask: Ask,
         sse: SseStream | None,
         slot: RelayedSlot | None = None,
+        shown: HookedBytes | None = None,
     ) -> None:
         self._slot = slot
+        self._shown = shown
         self._state = state
         self._exchange = exchange
         self._pool = pool
@@ -64,8 +69,8 @@ class Relay:
         self._sent = False
         self._ttft_s: float | None = None
 
-    async def attempt(self, upstream: Upstream) -> None:
-        """Have this server answer.
+    async def attempt(self, upstream: Upstream | None) -> None:
+        """Have this server answer; None: the one that is chosen once any is there.
 
         Raises UpstreamFault while the client has got nothing of an answer, so that another can
         be asked; UpstreamUnavailable when an answer breaks off; what the gate raises.
@@ -88,18 +93,29 @@ class Relay:
         except UpstreamFault:
             if not self._sent:
                 raise
-            await self._break_off()
+            await break_off(broke_off(), self._exchange, self._incoming.api, self._sse)
+        except HookFailed as error:
+            await break_off(error, self._exchange, self._incoming.api, self._sse)
         finally:
             self._exchange.details["admission_ms"] = round(work.used.admission_s * 1000, 2)
 
-    async def _with_room(self, upstream: Upstream) -> Upstream:
+    async def _with_room(self, upstream: Upstream | None) -> Upstream:
         """The server, or after a wait whichever has room."""
-        found = upstream
+        upstream = found = upstream or self._arrived()
         while (found := self._pool.roomier(found, self._incoming.api)).full:
             await found.wait_for_room()
         if found is not upstream:
             self._tell(found, "full")
         return found
+
+    def _arrived(self) -> Upstream:
+        """A server, now that the model has some again."""
+        api = self._incoming.api
+        found = self._pool.choose(api, self._ask, ())
+        if found is None or not isinstance(found[0], Upstream):
+            raise nobody(self._pool, api)
+        self._tell(found[0], found[1])
+        return found[0]
 
     def _tell(self, upstream: Upstream, why: str) -> None:
         """Say that this server answers in place of the one that was chosen."""
@@ -191,22 +207,28 @@ class Relay:
             try:
                 async with aclosing(carried(carry, successor, self._ask.tokens)) as events:
                     async for event in events:
-                        await sse.write(event)
+                        await sse.write(self._seen(event))
             except UpstreamFault:
                 continue
             self._exchange.details["carried_on"] = successor.name
             self._state.lifecycle.metrics.note_carry_on(self._ask.asked)
         usage = attempt.reader.usage
         usage.prompt, usage.completion = len(recorder.prompt_ids), len(recorder.output_ids)
-        await sse.end(carry.ending())
+        await sse.end(self._seen(carry.ending()))
         return True
+
+    def _seen(self, events: bytes) -> bytes:
+        """What hooks make of events."""
+        return events if self._shown is None else self._shown.events(events)
 
     async def _pass_on(self, attempt: Attempt) -> None:
         self._note_first()
         if self._sse is None:
+            body = attempt.take()
+            if self._shown is not None:
+                body = await self._shown.whole(body)
             self._note_end("stop")
             self._sent = True
-            body = attempt.take()
             if self._slot is not None:
                 self._slot.keep(body)
             await self._exchange.respond(200, body, [JSON_TYPE])
@@ -215,13 +237,15 @@ class Relay:
         self._note_end("length" if attempt.reader.finish == "length" else "stop")
         if self._slot is not None:
             self._slot.keep()
-        await self._sse.end(b"")
+        await self._sse.end(b"" if self._shown is None else self._shown.rest())
 
     async def _pass_on_events(self, attempt: Attempt, sse: SseStream) -> None:
         self._sent = True
         more = True
         while more:
             data = attempt.take()
+            if self._shown is not None:
+                data = self._shown.events(data)
             if self._slot is not None:
                 self._slot.remember(data)
             if data and not sse.push(data):
@@ -260,17 +284,5 @@ class Relay:
             details["upstream_model"] = text_of(reader.model)
         if reader.finish is not None:
             used.finish_reasons = (reader.finish,)
-
-    async def _break_off(self) -> None:
-        """End an answer that its server did not end, with an error event at once."""
-        error = UpstreamUnavailable(
-            "The server that was answering broke off; the answer is not complete."
-        )
-        if self._incoming.api != "responses" or self._sse is None:
-            raise error from None
-        exchange = self._exchange
-        told = answer(error, exchange.request_id)
-        exchange.outcome = "failed"
-        exchange.error_code = told.code
-        event = error_event(error.message, SERVICE, None, told.code)
-        await self._sse.end(event)
+        if self._shown is not None and self._ttft_s is not None:
+            self._shown.close(self._pool.names[0], used.prompt_tokens, used.completion_tokens)

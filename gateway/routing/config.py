@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import SecretStr
 
 from engine.config import EngineConfig
+from gateway.routing.prefix_rules import USUAL_PREFIX, PrefixRules
 
 Policy = Literal["least_tokens", "two_choices", "weighted", "session", "prefix"]
 # What may be answered by another model instead.
@@ -128,12 +129,15 @@ class Discovery:
         kind: ``static``: they are ``urls``; ``dns``: every A and AAAA record of the host in the
             one URL; ``file``: one URL per line of ``file``.
         interval_s: how often DNS or the file is looked at.
+        may_be_empty: a name that DNS has no address for means that no server is there, as that of
+            a headless Service without pods does; otherwise it is a look-up that failed.
     """
 
     kind: Literal["static", "dns", "file"] = "static"
     urls: tuple[str, ...] = ()
     file: Path | None = None
     interval_s: float = 5.0
+    may_be_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +241,12 @@ class ModelSpec:
         targets: who can answer; empty with ``split``.
         policy: how one of them is chosen.
         session_header: for ``session``; the body's ``user`` where it is absent.
-        prefix_chars: characters of the prompt's beginning that ``prefix`` looks at.
+        prefix: what of the prompt's beginning ``prefix`` looks at.
         load_factor: ``session`` and ``prefix`` leave a target that has more than this many
             times the average load.
         fallbacks: for each class of error the models that answer instead, in order.
         hedge: when a second server is asked as well; None: never.
+        wait_for_target_s: how long requests wait while no server is there; 0: not at all.
         upstream_429: how a refusal by the upstream's own limit is told: as the service's
             overload (503), or passed on (429).
     """
@@ -251,13 +256,14 @@ class ModelSpec:
     targets: tuple[LocalSpec | RemoteSpec, ...] = ()
     policy: Policy = "least_tokens"
     session_header: str = "x-session-id"
-    prefix_chars: int = 1024
+    prefix: PrefixRules = USUAL_PREFIX
     load_factor: float = 1.25
     fallbacks: tuple[tuple[ErrorClass, tuple[str, ...]], ...] = ()
     split: Split | None = None
     shadow: Shadow | None = None
     retries: Retries = Retries()
     hedge: Hedge | None = None
+    wait_for_target_s: float = 0.0
     upstream_429: Literal[429, 503] = 503
 
     @property

@@ -48,6 +48,11 @@ def check_references(models: Sequence[ModelSpec]) -> Iterator[tuple[Path, str]]:
 def _targets(model: ModelSpec, at: Path) -> Iterator[tuple[Path, str]]:
     if model.hedge is not None and not model.remotes:
         yield (*at, "hedge"), "only servers elsewhere are asked twice; this model has none"
+    if model.wait_for_target_s and (model.locals or not model.remotes):
+        yield (
+            (*at, "wait_for_target"),
+            "only servers elsewhere are waited for; give it to a model that has no other targets",
+        )
     seen: set[str] = set()
     for position, target in enumerate(model.targets):
         if target.name in seen:

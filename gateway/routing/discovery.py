@@ -16,6 +16,8 @@ log = logging.getLogger("gateway.routing")
 
 MOST_FILE_BYTES = 1024 * 1024
 MOST_ADDRESSES = 1000
+# Answers, unlike EAI_AGAIN and its kind: the name does not exist, or has no address (RFC 3493).
+NO_ADDRESS = (socket.EAI_NONAME, socket.EAI_NODATA)
 
 Found = Callable[[list[Address]], None]
 
@@ -27,13 +29,13 @@ class DiscoveryError(Exception):
 async def find(discovery: Discovery) -> list[Address]:
     """The addresses as of now, in a stable order. Raises DiscoveryError."""
     if discovery.kind == "dns":
-        return await by_dns(discovery.urls[0])
+        return await by_dns(discovery.urls[0], may_be_empty=discovery.may_be_empty)
     if discovery.kind == "file" and discovery.file is not None:
         return await asyncio.to_thread(from_file, discovery.file)
     return [Address.of_url(url) for url in discovery.urls]
 
 
-async def by_dns(url: str) -> list[Address]:
+async def by_dns(url: str, *, may_be_empty: bool = False) -> list[Address]:
     """One address per A or AAAA record: a headless Service of Kubernetes has one per pod."""
     parts = urlsplit(url)
     name = parts.hostname or ""
@@ -42,6 +44,8 @@ async def by_dns(url: str) -> list[Address]:
         async with asyncio.timeout(5.0):
             records = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, TimeoutError) as error:
+        if may_be_empty and isinstance(error, socket.gaierror) and error.errno in NO_ADDRESS:
+            return []
         raise DiscoveryError(f"DNS does not resolve {name}: {error}") from None
     hosts = sorted({str(record[4][0]) for record in records})
     return [Address.of_url(url, host) for host in hosts[:MOST_ADDRESSES]]

@@ -10,8 +10,9 @@ only while the client has got nothing of an answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from gateway.chat.caller import Caller
 from gateway.control.admission.tiers import take_tier
 from gateway.control.fleet import Fleet
 from gateway.control.pool import Pool
@@ -26,14 +27,19 @@ from gateway.relay.body import with_fields
 from gateway.relay.outgoing import Incoming, check_relayable
 from gateway.relay.relay import Relay
 from gateway.routing import shadow
-from gateway.routing.ask import Ask, expected_tokens, prefix_of, session_of
+from gateway.routing.ask import Ask, expected_tokens, session_of
 from gateway.routing.cached import RelayedSlot, relayed_slot
 from gateway.routing.config import Api
 from gateway.routing.faults import class_of, elsewhere, nobody, told
 from gateway.routing.marks import DEGRADED_MARK, header, tell
+from gateway.routing.prefix_tokens import prefix_for
 from gateway.routing.split import share_for
 from gateway.routing.upstream import Upstream
 from gateway.state import GatewayState
+
+if TYPE_CHECKING:
+    from gateway.hooks.run import Hooks
+    from gateway.relay.hooked.request import HookedRequest
 
 Local = Callable[[Exchange, ClientWatch, Fleet, bytes], Coroutine[Any, Any, None]]
 
@@ -97,18 +103,26 @@ class Journey:
         self._local = local
         self._sse: SseStream | None = None
         self._slot: RelayedSlot | None = None
+        self._hooks = state.hooks
+        self._hooked: HookedRequest | None = None
 
     async def begin(self, asked: Pool) -> None:
         """Try the model, then those that may stand in for it."""
         pool = self._share_of(asked)
         ask = self._ask(asked, pool)
+        if pool.spec.policy == "prefix":
+            ask.prefix = await prefix_for(pool, self._incoming)
         if pool is not asked:
             ask.steps.append(f"split:{pool.names[0]}")
         cache = self._state.answers
-        self._slot = await relayed_slot(cache, self._exchange, self._incoming, asked, pool)
+        # Hooks see every request, so none is answered without them.
+        if self._hooks is None:
+            self._slot = await relayed_slot(cache, self._exchange, self._incoming, asked, pool)
         if self._slot and await self._slot.answer(self._exchange, stream=self._incoming.stream):
             return None
-        shadow.copy(self._fleet, asked, pool, self._incoming)
+        if shadow.is_due(asked, pool):
+            hooked = await self._seen_by(self._hooks) if self._hooks is not None else None
+            shadow.copy(self._fleet, asked, pool, hooked.incoming if hooked else self._incoming)
         rules = pool.spec if pool.spec.fallbacks else asked.spec
         waiting: list[str] | None = None
         reason = ""
@@ -144,7 +158,7 @@ class Journey:
         retries = 0
         fault: Exception | None = None
         while True:
-            found = pool.choose(self._incoming.api, ask, tried)
+            found = pool.choose(self._incoming.api, ask, tried) or self._later(pool, fault)
             if found is None:
                 raise told(fault, pool) if fault is not None else nobody(pool, self._incoming.api)
             if fault is not None:
@@ -159,9 +173,17 @@ class Journey:
                 if not elsewhere(error) or self._began:
                     raise told(error, pool) from error
                 fault = error
-            tried += [target.name, *others_alike(pool, target, fault)]
+            if target is None:
+                tried.append(self._exchange.details.get("target", ""))
+            else:
+                tried += [target.name, *others_alike(pool, target, fault)]
 
-    async def _ask_target(self, pool: Pool, target: Replica | Upstream, ask: Ask) -> None:
+    def _later(self, pool: Pool, fault: Exception | None) -> tuple[None, str] | None:
+        """Have the request wait for a server of the model, where it may."""
+        waits = fault is None and pool.absence.lasts and pool.speaks(self._incoming.api)
+        return (None, "awaited") if waits else None
+
+    async def _ask_target(self, pool: Pool, target: Replica | Upstream | None, ask: Ask) -> None:
         exchange, incoming = self._exchange, self._incoming
         exchange.details["attempts"] = exchange.details.get("attempts", 0) + 1
         if isinstance(target, Replica):
@@ -169,11 +191,19 @@ class Journey:
             exchange.ask = ask
             changed = incoming.document.get("model") not in pool.names
             body = (
-                with_fields(incoming.body, {"model": pool.names[0]}) if changed else incoming.body
+                with_fields(incoming.body, {"model": pool.names[0]}, incoming.document)
+                if changed
+                else incoming.body
             )
             return await self._local(exchange, self._watch, self._fleet, body)
         check_relayable(incoming)
-        tell(exchange.marks, exchange.details, pool.names[0], target.name, ask.steps)
+        shown = None
+        if self._hooks is not None and (hooked := await self._seen_by(self._hooks)) is not None:
+            incoming, shown = hooked.incoming, hooked.answer()
+        if target is None:
+            exchange.details["model"] = pool.names[0]
+        else:
+            tell(exchange.marks, exchange.details, pool.names[0], target.name, ask.steps)
         exchange.details["stream"] = incoming.stream
         if ask.degraded:
             exchange.marks.append((DEGRADED_MARK, header(ask.asked)))
@@ -183,8 +213,22 @@ class Journey:
             ping = anthropic_events.PING if incoming.api == "messages" else sse.PING
             ping_s = self._state.settings_of(exchange).sse_ping_s
             self._sse = SseStream(exchange, self._watch, ping_s, ping)
-        relay = Relay(self._state, exchange, pool, incoming, ask, self._sse, self._slot)
+        relay = Relay(self._state, exchange, pool, incoming, ask, self._sse, self._slot, shown)
         await relay.attempt(target)
+
+    async def _seen_by(self, hooks: Hooks) -> HookedRequest | None:
+        """The request as hooks let it go to other servers, seen by them once; None for one that
+        they do not see.
+
+        Raises InvalidRequest or NotPermitted for a refusal, and HookFailed.
+        """
+        if self._incoming.api == "embeddings":
+            return None
+        if self._hooked is None:
+            from gateway.relay.hooked.request import hooked_request
+
+            self._hooked = await hooked_request(hooks, self._incoming, Caller.of(self._exchange))
+        return self._hooked
 
     def _share_of(self, asked: Pool) -> Pool:
         if asked.spec.split is None:
@@ -200,8 +244,6 @@ class Journey:
             ask.session = session_of(
                 spec, exchange.headers, incoming.document, exchange.principal.id
             )
-        elif spec.policy == "prefix":
-            ask.prefix = prefix_of(incoming.document, spec.prefix_chars)
         return ask
 
 

@@ -51,20 +51,7 @@ def routing_config(settings: Settings, environ: Mapping[str, str] = os.environ) 
         raise ConfigError(
             f"CONFIG_FILE={path} cannot be read: {why}; give the path of a gateway.yaml"
         ) from None
-    return seen_by_hooks(config_of_text(text, settings, environ, str(path)), settings)
-
-
-def seen_by_hooks(config: RoutingConfig, settings: Settings) -> RoutingConfig:
-    """Raises ConfigError where requests would pass the hooks by."""
-    if settings.hooks:
-        for model in config.models:
-            if model.remotes:
-                raise ConfigError(
-                    f"HOOKS see what is answered in this process, and {model.names[0]} has the "
-                    f"target {model.remotes[0].name} elsewhere: unset HOOKS, or set it at that "
-                    "server and remove the target here"
-                )
-    return config
+    return config_of_text(text, settings, environ, str(path))
 
 
 def config_of_environment(settings: Settings) -> RoutingConfig:
@@ -123,7 +110,13 @@ class _Reader:
             )
             if found is not None:
                 targets.append(found)
-        return model_spec(model, tuple(targets), self._settings.routing_policy)
+        policy, folder = self._settings.routing_policy, self._folder()
+        try:
+            return model_spec(model, tuple(targets), policy, folder)
+        except ValueError as error:
+            self._note(("models", index, "tokenizer"), str(error))
+            plain = model.model_copy(update={"tokenizer": None})
+            return model_spec(plain, tuple(targets), policy, folder)
 
     def _remote(self, raw: dict[str, Any], position: int, path: YamlPath) -> RemoteSpec | None:
         target = self._validated(RemoteYaml, raw, path)

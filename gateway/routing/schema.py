@@ -252,12 +252,16 @@ class ModelYaml(Strict):
     policy: Policy | None = None
     session_header: HeaderName = "x-session-id"
     prefix_chars: Annotated[int, Field(ge=16, le=1_000_000)] = 1024
+    prefix_tokens: Annotated[int, Field(ge=1, le=100_000)] = 256
+    prefix_block: Annotated[int, Field(ge=1, le=4096)] = 16
+    tokenizer: Annotated[str, Field(min_length=1)] | None = None
     load_factor: Annotated[float, BeforeValidator(_seconds), Field(ge=1, le=100)] = 1.25
     fallbacks: dict[ErrorClass, Annotated[list[Name], Field(min_length=1, max_length=10)]] = {}
     split: SplitYaml | None = None
     shadow: ShadowYaml | None = None
     retries: RetriesYaml = RetriesYaml()
     hedge: HedgeYaml | None = None
+    wait_for_target: Seconds | None = None
     upstream_429: Literal[429, 503] = 503
 
     @model_validator(mode="after")

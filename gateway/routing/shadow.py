@@ -20,12 +20,18 @@ from gateway.routing.shadows import Shadows
 from gateway.routing.upstream import Upstream
 
 
-def copy(fleet: Fleet, asked: Pool, answering: Pool, incoming: Incoming) -> None:
-    """Send a copy on its way, where the model has a shadow and the lot falls so."""
+def is_due(asked: Pool, answering: Pool) -> bool:
+    """Whether the model has a shadow and the lot falls so."""
     rule = answering.spec.shadow or asked.spec.shadow
-    owner = answering if answering.spec.shadow is not None else asked
-    if rule is None or random.random() >= rule.share:  # noqa: S311 - no secret
+    return rule is not None and random.random() < rule.share  # noqa: S311 - no secret
+
+
+def copy(fleet: Fleet, asked: Pool, answering: Pool, incoming: Incoming) -> None:
+    """Send a copy of a request that is due to the model's shadow on its way."""
+    rule = answering.spec.shadow or asked.spec.shadow
+    if rule is None:
         return
+    owner = answering if answering.spec.shadow is not None else asked
     shadows = owner.shadows
     to = fleet.named(rule.to)
     found = to.choose(incoming.api, Ask(incoming.api, rule.to), ())

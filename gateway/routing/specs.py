@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -23,6 +24,7 @@ from gateway.routing.config import (
     Split,
     Timeouts,
 )
+from gateway.routing.prefix_rules import PrefixRules, tokenizer_named
 from gateway.routing.schema import HealthYaml, ModelYaml, RemoteYaml, reference_of
 
 _SECRET_NAME = re.compile(r"auth|key|token|secret|cookie|password")
@@ -46,19 +48,22 @@ class LiteralSecret(Exception):
 
 
 def model_spec(
-    model: ModelYaml, targets: tuple[LocalSpec | RemoteSpec, ...], policy: Policy
+    model: ModelYaml, targets: tuple[LocalSpec | RemoteSpec, ...], policy: Policy, folder: Path
 ) -> ModelSpec:
-    """The model with its targets; ``policy`` is for one that names none."""
+    """The model with its targets; ``policy`` is for one that names none, and relative paths are
+    seen from ``folder``. Raises ValueError for a tokenizer that is not there."""
     split = model.split
     shadow = model.shadow
     retries, hedge = model.retries, model.hedge
+    if model.wait_for_target is not None:
+        targets = tuple(can_be_nobody(target) for target in targets)
     return ModelSpec(
         name=model.name,
         aliases=tuple(model.aliases),
         targets=targets,
         policy=model.policy or policy,
         session_header=model.session_header,
-        prefix_chars=model.prefix_chars,
+        prefix=prefix_rules(model, folder),
         load_factor=model.load_factor,
         fallbacks=tuple((kind, tuple(names)) for kind, names in model.fallbacks.items()),
         split=None
@@ -69,8 +74,22 @@ def model_spec(
         else Shadow(shadow.to, shadow.share, shadow.most, shadow.timeout),
         retries=Retries(retries.ratio, retries.burst, retries.most),
         hedge=None if hedge is None else Hedge(hedge.after, hedge.ratio, hedge.burst),
+        wait_for_target_s=model.wait_for_target or 0.0,
         upstream_429=model.upstream_429,
     )
+
+
+def can_be_nobody(target: LocalSpec | RemoteSpec) -> LocalSpec | RemoteSpec:
+    """The target, of a model whose requests wait while discovery finds nobody."""
+    if isinstance(target, LocalSpec):
+        return target
+    return replace(target, discovery=replace(target.discovery, may_be_empty=True))
+
+
+def prefix_rules(model: ModelYaml, folder: Path) -> PrefixRules:
+    """What of a prompt's beginning counts. Raises ValueError for a tokenizer that is not there."""
+    named = None if model.tokenizer is None else tokenizer_named(model.tokenizer, folder)
+    return PrefixRules(model.prefix_tokens, model.prefix_block, named, model.prefix_chars)
 
 
 def remote_spec(

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from engine.base import Load
 from gateway import __version__
@@ -76,31 +75,33 @@ class Upstream:
         """Request line and the headers that every request to it carries."""
         return method + b" " + path.encode() + b" HTTP/1.1\r\n" + self._head
 
-    @contextmanager
-    def attempt(self, tokens: int) -> Iterator[None]:
-        """Count an attempt, and learn from how it ends. Raises Unreachable when the breaker has
-        opened in the meantime."""
+    def attempt(self, tokens: int) -> Counted:
+        """Enter it to count an attempt, and to learn from how it ends. Entering raises
+        Unreachable when the breaker has opened in the meantime."""
+        return Counted(self, tokens)
+
+    def begin(self, tokens: int) -> Pass:
+        """An attempt begins. Raises Unreachable."""
         given = self.breaker.try_pass()
         if given is None:
             raise Unreachable("it has just failed others")
         self.outstanding += 1
         self.tokens += tokens
-        try:
-            yield
-        except UpstreamFault as fault:
-            self._learn(fault, given)
-            raise
-        except BaseException:
-            self.outcomes["cancelled"] += 1
-            self.breaker.abandon(given)
-            raise
-        else:
+        return given
+
+    def end(self, tokens: int, given: Pass, error: BaseException | None) -> None:
+        """It ends, with an error or without one."""
+        self.outstanding -= 1
+        self.tokens -= tokens
+        if error is None:
             self.outcomes["completed"] += 1
             self.breaker.succeed(given)
-        finally:
-            self.outstanding -= 1
-            self.tokens -= tokens
-            self._wake_one()
+        elif isinstance(error, UpstreamFault):
+            self._learn(error, given)
+        else:
+            self.outcomes["cancelled"] += 1
+            self.breaker.abandon(given)
+        self._wake_one()
 
     async def wait_for_room(self) -> None:
         """Return when a request has ended, first come first served."""
@@ -178,9 +179,9 @@ class Upstream:
 
     async def _ask_health(self, path: str) -> None:
         async with self.connections.connection() as connection:
-            await connection.request(self.head(b"GET", path) + b"\r\n")
-            await connection.head()
-            while await connection.read(self.spec.health.timeout_s):
+            bound = self.spec.health.timeout_s
+            await connection.request(self.head(b"GET", path) + b"\r\n", bound)
+            while await connection.read(bound):
                 pass
             if not 200 <= connection.status < 300:
                 raise UpstreamFault(f"answered {connection.status}")
@@ -199,3 +200,24 @@ def request_head(spec: RemoteSpec, address: Address) -> bytes:
         lines.append(scheme + key)
     lines += [f"{name}: {value.get_secret_value()}" for name, value in spec.headers]
     return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+
+
+class Counted:
+    """See ``Upstream.attempt``."""
+
+    __slots__ = ("_given", "_tokens", "_upstream")
+
+    def __init__(self, upstream: Upstream, tokens: int) -> None:
+        self._upstream = upstream
+        self._tokens = tokens
+
+    def __enter__(self) -> None:
+        self._given = self._upstream.begin(self._tokens)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._upstream.end(self._tokens, self._given, error)

@@ -23,7 +23,9 @@ from prometheus_client.registry import Collector
 
 from engine.base import Load, ModelInfo
 from gateway import __version__
+from gateway.control.auth import ANONYMOUS
 from gateway.http.exchange import Outcome
+from gateway.telemetry.answers import Answers
 from gateway.telemetry.histogram import LATENCY_BUCKETS, Histogram
 from gateway.telemetry.model_metrics import ModelMetrics
 
@@ -72,6 +74,7 @@ class Metrics(Collector):
         self.logs_dropped: Callable[[], int] = lambda: 0
         self.sources: list[Callable[[], Iterable[Metric]]] = []
         self.duration = Histogram(LATENCY_BUCKETS)
+        self.answers = Answers(ANONYMOUS.id)
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -108,17 +111,18 @@ class Metrics(Collector):
             ["route", "outcome"],
             {(route, outcome): count for (route, outcome), count in self.requests.items()},
         )
+        yield from self.answers.collect()
         yield counter(
             "gateway_degraded_requests",
             "Requests answered by the fallback in place of this model.",
             ["model_name"],
-            {(name,): count for name, count in self.degraded.items()},
+            {(name,): self.degraded[name] for name in {**self.models, **self.degraded}},
         )
         yield counter(
             "gateway_carried_on_requests",
             "Requests whose engine died and that another engine finished.",
             ["model_name"],
-            {(name,): count for name, count in self.carried_on.items()},
+            {(name,): self.carried_on[name] for name in {**self.models, **self.carried_on}},
         )
         yield histogram(
             "gateway_request_duration_seconds",

@@ -43,6 +43,7 @@ class ChaosUpstream:
         self.seen: list[Seen] = []
         self.gate = threading.Event()
         self.late = threading.Event()
+        self.more = threading.Event()
         self.broken: set[str] = set()
         self.health = 200
         self.at_once = self.most_at_once = 0
@@ -76,6 +77,7 @@ class ChaosUpstream:
     def close(self) -> None:
         self.gate.set()
         self.late.set()
+        self.more.set()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
         while tasks := asyncio.all_tasks(self._loop):
@@ -134,6 +136,13 @@ class ChaosUpstream:
             await asyncio.get_running_loop().run_in_executor(None, self.gate.wait)
             writer.write(chunk(whole[len(cut(whole)) :]) + b"0\r\n\r\n")
             return True
+        if behaviour == "long":  # goes on when the test says so, and never ends
+            writer.write(begin_chunked(head, long_events(seen, 0, 39)))
+            await asyncio.get_running_loop().run_in_executor(None, self.more.wait)
+            writer.write(chunk(long_events(seen, 39, 45)))
+            while not seen.closed.is_set():
+                await asyncio.sleep(0.005)
+            return False
         if behaviour == "late":  # begins its answer when the test says so
             await asyncio.get_running_loop().run_in_executor(None, self.late.wait)
             writer.write(chunked(head, whole))
@@ -230,6 +239,23 @@ def sse(seen: Seen) -> bytes:
         events.append({**base, "choices": [], "usage": USAGE})
     data = [f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode() for event in events]
     return b": hello\n\n" + b"".join(data) + b"data: [DONE]\n\n"
+
+
+def long_events(seen: Seen, begin: int, end: int) -> bytes:
+    """Pieces of a text, of ten characters each, as the protocol of the request has them."""
+    protocol = seen.path.rsplit("/", 1)[1]
+    shapes: list[Any] = []
+    for number in range(begin, end):
+        text = f"word {number:04} "
+        if protocol == "messages":
+            delta = {"type": "text_delta", "text": text}
+            shapes.append({"type": "content_block_delta", "index": 0, "delta": delta})
+        elif protocol == "responses":
+            at = {"item_id": "i", "output_index": 0, "content_index": 0, "sequence_number": number}
+            shapes.append({"type": "response.output_text.delta", **at, "delta": text})
+        else:
+            shapes.append({"id": "x", "choices": [{"index": 0, "delta": {"content": text}}]})
+    return b"".join(f"data: {json.dumps(shape)}\n\n".encode() for shape in shapes)
 
 
 def cut(whole: bytes) -> bytes:

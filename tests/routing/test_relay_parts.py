@@ -44,7 +44,7 @@ def test_fields_are_set_in_place(
     body = json.dumps(document, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "replace")
     document = json.loads(body)
     fields = {"model": model, "stream": options}
-    changed = with_fields(body, json.loads(json.dumps(fields)))
+    changed = with_fields(body, json.loads(json.dumps(fields)), document)
     assert json.loads(changed) == document | json.loads(json.dumps(fields))
     spans = top_level(body, frozenset(document))
     assert {name: json.loads(body[s.begin : s.end]) for name, s in spans.items()} == document
@@ -55,7 +55,10 @@ def test_fields_are_set_in_place(
 
 def test_an_escaped_key_is_the_same_key() -> None:
     body = rb'{"mod\u0065l" : "a", "x": {"model": "model"}}'
-    assert with_fields(body, {"model": "b"}) == rb'{"mod\u0065l" : "b", "x": {"model": "model"}}'
+    assert (
+        with_fields(body, {"model": "b"}, {"model"})
+        == rb'{"mod\u0065l" : "b", "x": {"model": "model"}}'
+    )
 
 
 PIECES = [b"\n", b"\r", b"\r\n", b"data: x", b": c", b"\xf0\x9f"]
@@ -214,8 +217,7 @@ async def exchange_with(pieces: list[bytes]) -> tuple[int, bytes, bool]:
     pool = ConnectionPool(Address.of_url(f"http://127.0.0.1:{port}/v1"), 30)
     try:
         async with pool.connection() as connection:
-            await connection.request(b"GET / HTTP/1.1\r\n\r\n")
-            await connection.head()
+            await connection.request(b"GET / HTTP/1.1\r\n\r\n", 30)
             body = b""
             while data := await connection.read(30):
                 body += data
@@ -277,8 +279,7 @@ async def test_a_reader_that_waits_slows_its_server_down() -> None:
     port = server.sockets[0].getsockname()[1]
     loop = asyncio.get_running_loop()
     transport, connection = await loop.create_connection(Connection, "127.0.0.1", port)
-    await connection.request(b"GET / HTTP/1.1\r\n\r\n")
-    await connection.head()
+    await connection.request(b"GET / HTTP/1.1\r\n\r\n", 30)
     await asyncio.sleep(0.2)
     assert not sent.is_set()
     size = 0

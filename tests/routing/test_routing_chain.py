@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,6 +180,34 @@ def test_another_gateway_finishes_what_one_broke_off(
     line = next(line for line in front.log_lines() if line.get("carried_on"))
     assert (line["carried_on"], line["completion_tokens"]) == ("pair/1", whole[1])
     assert near.metric("gateway_requests_in_flight") == 0
+
+
+def test_what_is_carried_on_passes_hooks_as_one_text(
+    near: ServerProcess, start: Any, cutter: Cutter
+) -> None:
+    """What was held back when one server broke off goes on with the other one's text."""
+    options: Any = {"messages": LONG, "temperature": 0, "model": "chat"}
+    direct = sdk(near, KEY).chat.completions.create(**{**options, "model": "tiny-chat"})
+    whole = direct.choices[0].message.content
+    assert whole
+    rules = {"redact": {"patterns": ["[a-z]{3} [a-z]{2,9}"], "replacement": "#"}}
+    wanted = re.sub(rules["redact"]["patterns"][0], "#", whole)
+    assert "#" in wanted
+    text = PAIR.replace("@first@", cutter.url(near.url)).replace("@second@", near.url)
+    front: ServerProcess = start(
+        text, UPSTREAM_KEY=KEY, HOOKS="redact", HOOK_OPTIONS=json.dumps(rules)
+    ).wait_ready()
+
+    def answer() -> str:
+        chunks = sdk(front).chat.completions.create(stream=True, **options)
+        return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+    cutter.after = None
+    assert answer() == wanted
+    for cut in range(400, cutter.last, cutter.last // 6):
+        cutter.after = cut
+        assert answer() == wanted, cut
+    assert front.metric('gateway_carried_on_requests_total{model_name="chat"}') > 1
 
 
 def test_a_death_within_a_stream_is_told_at_once(near: ServerProcess, front: ServerProcess) -> None:

@@ -33,7 +33,8 @@ class Probe(Hook):
                 request.prompts = ["x" for _ in request.prompts]
 
     def rewriter(self, about: About, channel: Channel) -> TextRewriter | None:
-        return Tripping() if about.model == "trips" else None
+        after = {"trips": 20, "trips-late": 400}.get(about.model or "")
+        return None if after is None else Tripping(after)
 
     async def after(self, answer: AnswerView, about: About) -> None:
         line = {
@@ -49,12 +50,13 @@ class Probe(Hook):
 class Tripping:
     """Fails in the middle of a text."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: int) -> None:
+        self._after = after
         self._seen = 0
 
     def feed(self, text: str) -> str:
         self._seen += len(text)
-        if self._seen > 20:
+        if self._seen > self._after:
             raise RuntimeError("a secret of the hook")
         return text
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from engine.base import Load
 from gateway.control.admission.estimates import Estimates
@@ -40,8 +40,7 @@ UNBOUNDED = 1 << 60
 Reason = Literal["queue_full", "displaced", "expected_wait"]
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(NamedTuple):
     """What an engine has for admitted requests, by its last report.
 
     Attributes:
@@ -83,11 +82,13 @@ class Controller:
         held: requests that run.
         held_slots, held_blocks: what these are accounted with.
         waiting: requests that wait here.
+        closed: answers whether nothing can be admitted to now, and will be again.
     """
 
     def __init__(self, load: Callable[[], Load], policy: Callable[[], Policy]) -> None:
         self._load = load
         self._policy = policy
+        self.closed: Callable[[], bool] = lambda: False
         self.estimates = Estimates()
         self.classes = tuple(ClassQueue() for _ in CLASSES)
         self.held = 0
@@ -105,7 +106,7 @@ class Controller:
         """Admit a request at once if nobody waits and there is room."""
         queue = self.classes[ticket.rank]
         queue.seen = now
-        if self._arrivals:
+        if self._arrivals or self.closed():
             return False
         room = self._room(now)
         if room is not None and not self._fits_beside_kept(ticket, room):
@@ -142,7 +143,7 @@ class Controller:
     def admit(self, now: float) -> list[Ticket]:
         """Admit whoever waits and may run now."""
         admitted: list[Ticket] = []
-        while self._arrivals:
+        while self._arrivals and not self.closed():
             room = self._room(now)
             ticket = self._next(room, now)
             if ticket is None:
@@ -170,7 +171,9 @@ class Controller:
             self.estimates.service_s.add(now - ticket.admitted)
 
     def wait_s(self, ticket: Ticket) -> float | None:
-        """How long a waiting request is expected to wait."""
+        """How long a waiting request is expected to wait; None while that is not known."""
+        if self.closed():
+            return None
         before = sum(queue.waiting for queue in self.classes[: ticket.rank])
         return self.estimates.wait_s(
             before + self.classes[ticket.rank].served_before(ticket), self.held

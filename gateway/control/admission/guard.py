@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -14,9 +15,10 @@ from gateway.control.admission.policy import Policy, class_of
 from gateway.control.admission.stats import AdmissionStats
 from gateway.control.admission.ticket import Ticket, blocks_for, cost_of
 from gateway.control.gate import Work
+from gateway.control.pool import HasLoad, Pool, RemoteRoute
 
 if TYPE_CHECKING:
-    from gateway.control.fleet import HasLoad, RemoteRoute, Route
+    from gateway.control.pool import Route
 
 # Engines order what they hold by the epoch of its arrival plus its class's lead. So a class
 # goes first, and still nothing waits in an engine behind requests that came much later.
@@ -41,8 +43,9 @@ class Admission:
     def hold(self, work: Work) -> Held:
         """Wait for room and hold it; sets ``work.priority`` to what its engine goes by.
 
-        Raises ServerOverloaded when it may not wait, or not any longer; DeadlinePassed once
-        its deadline has passed, also while it runs; ServerDraining.
+        Raises ServerOverloaded when it may not wait, or not any longer; UpstreamUnavailable
+        when no server of the model came; DeadlinePassed once its deadline has passed, also while
+        it runs; ServerDraining.
         """
         return Held(work, self.lane(work.route), self.policy)
 
@@ -63,6 +66,13 @@ class Admission:
             lane = Lane(engine, route.model_id, lambda: self.policy, self.stats)
             self._lanes[engine] = lane
         return lane
+
+    def expect(self, pools: Iterable[Pool]) -> None:
+        """Show the queues of models whose requests wait for a first server, which nobody starts
+        for a queue that has no metric."""
+        for pool in pools:
+            if pool.absence.wait_s:
+                self.lane(RemoteRoute(pool.names[0], degraded=False, pool=pool))
 
     def apply(self, policy: Policy) -> None:
         """Go by another policy from now on. Whoever waits already goes on waiting, for the time
@@ -131,7 +141,7 @@ class Held:
     def _ticket_of(self, now: float) -> Ticket:
         work, policy = self._work, self._policy
         rank = class_of(work.priority)
-        limit = now + policy.timeout_s[rank]
+        limit = now + self._lane.patience_s(policy.timeout_s[rank])
         own_limit = work.deadline is not None and work.deadline <= limit
         if work.deadline is not None and own_limit:
             limit = work.deadline

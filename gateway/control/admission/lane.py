@@ -13,8 +13,14 @@ from gateway.control.admission.controller import Controller, Refusal
 from gateway.control.admission.policy import Policy
 from gateway.control.admission.stats import AdmissionStats
 from gateway.control.admission.ticket import Ticket
-from gateway.control.pool import HasLoad
-from gateway.errors import DeadlinePassed, GatewayError, ServerDraining, ServerOverloaded
+from gateway.control.pool import HasLoad, Pool
+from gateway.errors import (
+    DeadlinePassed,
+    GatewayError,
+    ServerDraining,
+    ServerOverloaded,
+    UpstreamUnavailable,
+)
 
 # While somebody waits, the engine's load is looked at this often: the gateway has no hand in
 # everything that makes room.
@@ -41,18 +47,22 @@ class Lane:
     ) -> None:
         self.model = model
         self._engine = weakref.ref(engine)
+        self._absence = engine.absence if isinstance(engine, Pool) else None
         self.controller = Controller(self._load, policy)
+        self.controller.closed = self._closed
         self._stats = stats
         self._look: asyncio.TimerHandle | None = None
 
     async def enter(self, ticket: Ticket) -> None:
         """Return when the request may run.
 
-        Raises ServerOverloaded, DeadlinePassed once the time of ``ticket`` is over, or
-        ServerDraining.
+        Raises ServerOverloaded, DeadlinePassed once the time of ``ticket`` is over,
+        UpstreamUnavailable when no server came in that time, or ServerDraining.
         """
         if not self.controller.enter(ticket, ticket.arrived):
             await self._wait(ticket)
+        if self._absence is not None:
+            self._absence.end(ticket.admitted)
         self._stats.note_wait(self.model, ticket.rank, ticket.admitted - ticket.arrived)
 
     def leave(self, ticket: Ticket, cost: float) -> None:
@@ -61,6 +71,11 @@ class Lane:
         self.controller.release(ticket, now, cost)
         if self.controller.waiting:
             self._admit(now)
+
+    def patience_s(self, usual_s: float) -> float:
+        """How long a request that comes now may wait: ``usual_s``, or until a server is there."""
+        absence = self._absence
+        return absence.wait_s if absence is not None and absence.lasts else usual_s
 
     def refuse_early(self, rank: int) -> None:
         """Raise ServerOverloaded for a request that could not even wait, whoever sends it."""
@@ -89,6 +104,8 @@ class Lane:
         loop = asyncio.get_running_loop()
         ticket.future = loop.create_future()
         now = time.perf_counter()
+        if self._absence is not None and self._absence.lasts:
+            self._absence.begin(now)
         admitted, refusal = self.controller.queue(ticket, now)
         self._wake(admitted)
         if refusal is not None:
@@ -139,8 +156,7 @@ class Lane:
         if ticket.own_limit:
             self._end(ticket, deadline_passed("before the model could begin"))
         else:
-            waited = time.perf_counter() - ticket.arrived
-            self._end(ticket, self._overloaded(f"nothing became free within {waited:.3g} s"))
+            self._end(ticket, self._too_late(time.perf_counter() - ticket.arrived))
         self._admit(time.perf_counter())
 
     def _end(self, ticket: Ticket, error: GatewayError) -> None:
@@ -151,8 +167,23 @@ class Lane:
         if ticket.future is not None and not ticket.future.done():
             ticket.future.set_exception(error)
 
+    def _too_late(self, waited: float) -> GatewayError:
+        if not self._closed():
+            return self._overloaded(f"nothing became free within {waited:.3g} s")
+        after = self._retry_after()
+        return UpstreamUnavailable(
+            f"No server of '{self.model}' came up within {waited:.3g} s. "
+            f"Please retry in {after} s.",
+            retry_after=after,
+        )
+
+    def _retry_after(self) -> int:
+        if self._absence is not None and self._absence.lasts:
+            return self._absence.retry_after(time.perf_counter())
+        return self.controller.retry_after()
+
     def _overloaded(self, why: str) -> ServerOverloaded:
-        after = self.controller.retry_after()
+        after = self._retry_after()
         return ServerOverloaded(
             f"The server is overloaded: {why}. Please retry in {after} s.", retry_after=after
         )
@@ -173,6 +204,9 @@ class Lane:
         engine: object = self._engine()
         if isinstance(engine, HoldsBack):
             engine.held_back = self.controller.waiting
+
+    def _closed(self) -> bool:
+        return self._absence is not None and self._absence.lasts
 
     def _load(self) -> Load:
         engine = self._engine()

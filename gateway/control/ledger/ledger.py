@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,6 +44,7 @@ SYNC_EVERY_S = 1.0
 CLOSE_WITHIN_S = 5.0
 REPORT_WITHIN_S = 20.0
 REPORTS_AT_ONCE = 2
+SEVERAL = "several"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Ledger:
 
     Attributes:
         recorded: requests so far. dropped: of these, lost before they were on disk.
+        usd: what they cost, by model.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class Ledger:
         self.shipper: Shipper | None = None
         self.recorded = 0
         self.dropped = 0
+        self.usd: defaultdict[str, float] = defaultdict(float)
 
     def record(self, ended: Ended) -> None:
         """Count a request. Never blocks and never raises what a database could cause."""
@@ -123,7 +126,10 @@ class Ledger:
         if len(self._pending) == MOST_PENDING:
             self.dropped += 1
         self.recorded += 1
-        self._pending.append(self._entry(ended))
+        entry = self._entry(ended)
+        self._pending.append(entry)
+        if entry.model:  # a request of several instances may have asked several models
+            self.usd[entry.model if "," not in entry.model else SEVERAL] += entry.usd
 
     @property
     def waiting(self) -> int:

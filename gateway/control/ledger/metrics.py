@@ -18,6 +18,12 @@ def ledger_metrics(ledger: Ledger) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "gateway_usage_records", "Requests entered into the ledger.", ledger.recorded
     )
+    usd = CounterMetricFamily(
+        "gateway_usage_usd", "US dollars that they cost, by model.", labels=["model_name"]
+    )
+    for model, amount in ledger.usd.items():
+        usd.add_metric([model], amount)
+    yield usd
     lost = CounterMetricFamily(
         "gateway_usage_records_lost", "Records given up, by the reason.", labels=["reason"]
     )

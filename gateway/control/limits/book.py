@@ -13,6 +13,8 @@ from gateway.control.limits.windows import HELD, Window
 MOST_COUNTERS = 10_000
 
 Costs = list[tuple[Counter, int]]
+# As sliding windows count time, and as the calendar does: indexed by ``Window.is_calendar``.
+Now = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -79,6 +81,10 @@ class Book:
         found.limit = limit
         return found
 
+    def now(self) -> Now:
+        """The clock is read once for all the counters of a request."""
+        return self.clock.now_ms(), self.clock.calendar_ms()
+
     def moment(self, window: Window) -> int:
         """Now, as this kind of window counts time."""
         return self.clock.calendar_ms() if window.is_calendar else self.clock.now_ms()
@@ -90,9 +96,9 @@ class Book:
         """
         worst: Refusal | None = None
         short = False
-        sliding, calendar = self.clock.now_ms(), self.clock.calendar_ms()
+        moments = self.now()
         for counter, cost in costs:
-            now = calendar if counter.window.is_calendar else sliding
+            now = moments[counter.window.is_calendar]
             if self.leased and cost <= counter.limit:
                 covered = counter.lease(now) >= cost
                 short = short or not covered
@@ -103,13 +109,13 @@ class Book:
                 continue
             if worst is None or longer(wait, worst.wait_ms):
                 limit = counter.limit if self.leased else self.cap(counter, cost)
-                worst = Refusal(counter, cost, limit, self.total(counter), wait)
+                worst = Refusal(counter, cost, limit, self.total(counter, moments), wait)
         if worst is not None:
             return worst
         if short:
             return None
         return [
-            self._take(counter, cost, calendar if counter.window.is_calendar else sliding)
+            self._take(counter, cost, moments[counter.window.is_calendar])
             for counter, cost in costs
         ]
 
@@ -121,25 +127,24 @@ class Book:
             return limit
         return max(limit // self.share, cost, 1)
 
-    def total(self, counter: Counter) -> int:
+    def total(self, counter: Counter, moments: Now) -> int:
         """Used by everybody, as far as this process knows."""
-        now = self.moment(counter.window)
+        now = moments[counter.window.is_calendar]
         if self.leased:
             return max(0, counter.limit - counter.room - max(0, counter.lease(now)))
         return counter.total(now)
 
-    def remaining(self, counter: Counter) -> int:
+    def remaining(self, counter: Counter, moments: Now) -> int:
         """What is left of the limit, or of this process's share of it."""
-        if self.leased:
-            return max(0, counter.limit - self.total(counter))
-        return max(0, self.cap(counter, 0) - self.total(counter))
+        limit = counter.limit if self.leased else self.cap(counter, 0)
+        return max(0, limit - self.total(counter, moments))
 
-    def reset_ms(self, counter: Counter) -> int:
+    def reset_ms(self, counter: Counter, moments: Now) -> int:
         """How long until the whole limit is there again if nobody uses any."""
         window = counter.window
-        now = self.moment(window)
-        if window.width_ms == HELD or not self.total(counter):
+        if window.width_ms == HELD or not self.total(counter, moments):
             return 0
+        now = moments[window.is_calendar]
         return max(0, window.end_ms(max(counter.used, default=window.slot(now))) - now)
 
     def settle(self, holds: list[Hold], actual: Callable[[Hold], int]) -> None:

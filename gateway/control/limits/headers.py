@@ -5,10 +5,10 @@ Spelled as in OpenAI's guide to rate limits and in Anthropic's list of response 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from gateway.control.limits.book import Book, Costs
+from gateway.control.limits.book import Book, Costs, Now
 from gateway.control.limits.counter import Counter
 from gateway.control.limits.refusal import duration
 
@@ -20,16 +20,17 @@ PREFIXES = (b"x-ratelimit-", b"anthropic-ratelimit-")
 def tell_limits(book: Book, costs: Costs, marks: Headers, *, anthropic: bool) -> None:
     """Put the tightest window of requests and of tokens into ``marks``, in place of what an
     earlier attempt has put there."""
-    marks[:] = [mark for mark in marks if not mark[0].startswith(PREFIXES)]
+    if marks:
+        marks[:] = [mark for mark in marks if not mark[0].startswith(PREFIXES)]
+    moments = book.now()
     for unit in ("requests", "tokens"):
         counters = [counter for counter, _ in costs if counter.window.unit == unit]
         if counters:
-            state = tightest(book, counters)
+            state = tightest(book, counters, moments)
             marks.extend(of_anthropic(book, state) if anthropic else of_openai(state))
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """A limit, what remains of it, and how long until the whole of it is there again."""
 
     counter: Counter
@@ -37,16 +38,16 @@ class State:
     reset_ms: int
 
 
-def tightest(book: Book, counters: list[Counter]) -> State:
+def tightest(book: Book, counters: list[Counter], moments: Now) -> State:
     """The one with the least left; of equal ones, the one that takes longest to be whole."""
-    left = [book.remaining(counter) for counter in counters]
+    left = [book.remaining(counter, moments) for counter in counters]
     least = min(left)
     states = [
-        State(counter, least, book.reset_ms(counter))
+        State(counter, least, book.reset_ms(counter, moments))
         for counter, remaining in zip(counters, left, strict=True)
         if remaining == least
     ]
-    return max(states, key=lambda state: state.reset_ms)
+    return max(states, key=lambda state: state.reset_ms) if len(states) > 1 else states[0]
 
 
 def of_openai(state: State) -> Headers:
