@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A hash-checked lock is complete: nothing may be resolved beside it.
 LOCKED := --no-deps --require-hashes -r
 
-.PHONY: serve chat test check lint types bench-cpu bench-frontend bench-proxy chromium node services tools schemathesis soak explore lock clean
+.PHONY: serve chat test check lint types bench-cpu bench-frontend bench-proxy bench-autoscaling chromium node services tools schemathesis soak explore lock clean
 
 serve: $(VENV)/.serve
 	$(BIN)/llm-gateway serve
@@ -23,12 +23,14 @@ chromium:
 		[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium; } > /dev/null 2>&1 || true
 
-# Limits and the ledger are tested with a real Redis and a real PostgreSQL, which the tests start
-# and stop themselves. Where they cannot be installed, those tests say so and skip.
+# Redis, PostgreSQL, Prometheus and Slurm are real in the tests, which start and stop them
+# themselves. Where one cannot be installed, its tests say so and skip.
+SERVICES := redis-server postgresql prometheus slurmctld slurmd
 services:
-	@{ command -v redis-server && ls /usr/lib/postgresql/*/bin/initdb; } > /dev/null 2>&1 || { \
+	@{ command -v redis-server && ls /usr/lib/postgresql/*/bin/initdb && command -v promtool && \
+		PATH="$$PATH:/usr/sbin" command -v slurmctld && PATH="$$PATH:/usr/sbin" command -v slurmd; } > /dev/null 2>&1 || { \
 		[ "$$(id -u)" = 0 ] && command -v apt-get && apt-get update -qq && \
-		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends redis-server postgresql; } > /dev/null 2>&1 || true
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(SERVICES); } > /dev/null 2>&1 || true
 
 # OpenAI's SDK for Node is tested as well, with Node.js from PyPI where the machine has none that is
 # new enough. Where one of the two cannot be installed, those tests say so and skip.
@@ -78,6 +80,9 @@ bench-frontend: $(VENV)/.test
 bench-proxy: $(VENV)/.serve
 	$(BIN)/python -m benchmarks.proxy
 
+bench-autoscaling: $(VENV)/.serve services
+	$(BIN)/python -m benchmarks.autoscaling --svg docs/deploy/autoscaling.svg
+
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
@@ -102,6 +107,9 @@ lock: $(VENV)/.test
 		pyproject.toml requirements/build.in requirements/test.in $(NOT_LOCKED) --output-file requirements/dev.txt
 	$(UV) --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint requirements/dev.txt \
 		pyproject.toml requirements/build.in --output-file requirements/serve.txt
+	$(UV) --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint requirements/dev.txt \
+		--extra redis --extra postgres --extra otel \
+		pyproject.toml requirements/build.in --output-file deploy/docker/requirements.txt
 	for tool in $(basename $(notdir $(wildcard engine/environments/*.in))); do \
 		$(UV) --python-version 3.11 --python-platform x86_64-manylinux_2_35 $(NOT_LOCKED) \
 			engine/environments/$$tool.in --output-file engine/environments/$$tool.txt || exit 1; done

@@ -9,6 +9,7 @@ import typer
 from gateway import __version__
 from gateway.bench_cli import bench_app
 from gateway.config_cli import config_app
+from gateway.deploy_cli import deploy_app
 from gateway.keys_cli import keys_app
 from gateway.model_cli import model_app
 from gateway.plan_cli import plan
@@ -28,6 +29,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
 app.add_typer(triton_app, name="triton")
+app.add_typer(deploy_app, name="deploy")
 app.command("usage")(usage)
 app.command("plan")(plan)
 
