@@ -11,7 +11,10 @@ from hypothesis import HealthCheck, settings
 os.environ["VLLM_CONFIGURE_LOGGING"] = "0"
 
 # Helpers of these folders serve others as well.
-sys.path += [str(Path(__file__).parent / name) for name in ("engine", "gateway", "routing", "vllm")]
+sys.path += [
+    str(Path(__file__).parent / name)
+    for name in ("..", "engine", "gateway", "routing", "vllm", "autoscaling")
+]
 
 pytest.register_assert_rewrite("engine_calls", "onnx_calls", "server_process", "vllm_helpers")
 
