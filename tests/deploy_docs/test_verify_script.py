@@ -102,3 +102,9 @@ def test_what_does_not_work_is_told(run: Run) -> None:
 def test_it_keeps_what_it_made_where_that_is_asked_for(run: Run) -> None:
     _, calls = run("my-project", "us-central1", "vertex", KEEP="1")
     assert not any("destroy" in call or "delete" in call for call in calls)
+
+
+def test_shellcheck_finds_nothing() -> None:
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
