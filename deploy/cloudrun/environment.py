@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource
-
-from gateway.settings import Settings, explain
+from deploy.container_settings import check_known, settings_from
+from gateway.settings import Settings
 from gateway.start_stop import FLUSH_S
 
 # Cloud Run kills a container this long after SIGTERM, whatever it is doing.
@@ -19,11 +16,6 @@ GPU_STOP_S = 2.0
 MOST_CONCURRENT = 1000
 # Of Cloud Run, which refuses them.
 _RESERVED = re.compile(r"PORT|K_\w+|CLOUD_RUN_\w+|X_GOOGLE_\w+")
-# Not ours, yet of use in a container that serves models.
-_OTHERS = re.compile(
-    r"(HF|HUGGING_FACE|TRANSFORMERS|TOKENIZERS|VLLM|FLASHINFER|NCCL|CUDA|NVIDIA|TORCH|PYTORCH|TRITON"
-    r"|OMP|OTEL|GOOGLE|LD|LC|SSL|REQUESTS)_\w+|PYTHON\w+|TZ|LANG|HTTPS?_PROXY|NO_PROXY"
-)
 _SECRET = re.compile(r"API_KEYS|ADMIN_KEYS|HF_TOKEN|\w+_(TOKEN|PASSWORD|SECRET)|OTEL_\w+_HEADERS")
 # With a password within.
 _WITH_PASSWORD = re.compile(r"\w+://[^/@\s]+:[^/@\s]+@")
@@ -77,9 +69,7 @@ def check_environment(
         **{name: value for name, value in _STAND_IN.items() if name in secrets},
         "PORT": str(port),
     }
-    # Keys stored on this machine say nothing of the container.
-    given.setdefault("DATA_DIR", "/nonexistent/llm-gateway")
-    settings = _settings({name.lower(): value for name, value in given.items()})
+    settings = settings_from(given)
     longest = longest_drain_s(gpu=gpu)
     if settings.drain_timeout_s > longest:
         raise ValueError(
@@ -107,35 +97,4 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name}: Cloud Run sets it itself: remove it (the port is port:)")
     if name.startswith("AIP_") or name == "VERTEX_AUTH":
         raise ValueError(f"{name} is for Vertex AI: remove it")
-    if name.lower() in Settings.model_fields or _OTHERS.fullmatch(name):
-        return
-    raise ValueError(
-        f"{name}: no setting of the gateway (llm-gateway config example lists them), nor one of "
-        "the libraries beneath it: correct the name or remove it"
-    )
-
-
-def _settings(given: Mapping[str, str]) -> Settings:
-    class OfTheSpec(Settings):
-        """The environment of the spec in place of this process's."""
-
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], *_: Any, **__: Any
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (_Given(settings_cls, given),)
-
-    nothing: dict[str, Any] = {}
-    try:
-        return OfTheSpec(**nothing)
-    except ValidationError as error:
-        raise ValueError(explain(error)) from None
-
-
-class _Given(EnvSettingsSource):
-    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, str]) -> None:
-        self.given = given
-        super().__init__(settings_cls)
-
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return self.given
+    check_known(name)
