@@ -27,6 +27,7 @@ report() {
     local status=$?
     if [ "${KEEP:-}" != 1 ]; then
         [ ! -f "$WORK/cloudrun.yaml" ] || llm-gateway deploy cloudrun destroy "$WORK/cloudrun.yaml" --yes || true
+        [ ! -f "$WORK/vertex.yaml" ] || llm-gateway deploy vertex monitor "$WORK/vertex.yaml" --remove --yes || true
         [ ! -f "$WORK/vertex.yaml" ] || llm-gateway deploy vertex destroy "$WORK/vertex.yaml" --yes || true
         gcloud secrets delete $NAME-keys --project="$PROJECT" --quiet || true
         gcloud artifacts repositories delete $NAME --location="$REGION" --project="$PROJECT" --quiet || true
@@ -130,5 +131,4 @@ EOF
     stream "Vertex AI: a streamed answer" "$URL" "Authorization: Bearer $(gcloud auth print-access-token)"
     llm-gateway deploy vertex monitor "$WORK/vertex.yaml" --yes
     passed "Vertex AI: alert policies and dashboard" ""
-    llm-gateway deploy vertex monitor "$WORK/vertex.yaml" --remove --yes
 fi

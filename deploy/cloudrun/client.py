@@ -6,15 +6,13 @@ does the library go without credentials. Everything goes over REST, in both case
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from deploy.cloudrun import CloudRunError
-from gateway.settings import is_loopback
+from deploy.endpoints import api_address
 
 OVERRIDE = "CLOUDRUN_API_ENDPOINT"
 INSTALL = "Cloud Run's library is missing: pip install 'llm-gateway[cloudrun]'"
@@ -47,13 +45,15 @@ def open_cloud() -> Iterator[Cloud]:
         from google.cloud.run_v2.services.services.transports.rest import ServicesRestTransport
     except ImportError:
         raise CloudRunError(INSTALL) from None
-    override = os.environ.get(OVERRIDE, "")
-    address, emulated = _address(override)
+    try:
+        found = api_address(OVERRIDE, "https://run.googleapis.com")
+    except ValueError as error:
+        raise CloudRunError(str(error)) from None
     try:
         transport = ServicesRestTransport(
-            host=address,
-            credentials=AnonymousCredentials() if emulated else None,
-            url_scheme="http" if emulated else "https",
+            host=found.url if found.emulated else found.netloc,
+            credentials=AnonymousCredentials() if found.emulated else None,
+            url_scheme="http" if found.emulated else "https",
         )
     except GoogleAuthError as error:
         raise CloudRunError(
@@ -61,22 +61,9 @@ def open_cloud() -> Iterator[Cloud]:
             "login, or set GOOGLE_APPLICATION_CREDENTIALS"
         ) from None
     try:
-        yield Cloud(run_v2.ServicesClient(transport=transport), 0.01 if emulated else 3.0)
+        yield Cloud(run_v2.ServicesClient(transport=transport), 0.01 if found.emulated else 3.0)
     finally:
         transport.close()
-
-
-def _address(override: str) -> tuple[str, bool]:
-    parts = urlsplit(override)
-    if not override:
-        return "run.googleapis.com", False
-    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
-        return override.rstrip("/"), True
-    if parts.scheme == "https" and parts.hostname:
-        return parts.netloc, False
-    raise CloudRunError(
-        f"{OVERRIDE}={override}: give https://HOST, or http://127.0.0.1:PORT for an emulator"
-    )
 
 
 @contextmanager
@@ -84,6 +71,7 @@ def explained(doing: str) -> Iterator[None]:
     """Turn the library's errors into CloudRunError; ``doing`` says what was under way."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
+    from google.protobuf.json_format import ParseError
 
     try:
         yield
@@ -98,6 +86,11 @@ def explained(doing: str) -> Iterator[None]:
         raise CloudRunError(
             f"{doing}: the connection to Cloud Run failed ({_short(error)}): give the same command "
             "again: it goes on where this ended"
+        ) from None
+    except ParseError as error:  # a sign-in page of the network's, or of a proxy
+        raise CloudRunError(
+            f"{doing}: what answered is not Cloud Run ({_short(error)}): look at the proxy "
+            f"(HTTPS_PROXY) and at {OVERRIDE}"
         ) from None
 
 

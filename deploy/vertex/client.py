@@ -8,14 +8,12 @@ gRPC otherwise, the SDK's own default, since its REST asks for operations below 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any, Self
-from urllib.parse import urlsplit
 
+from deploy.endpoints import api_address
 from deploy.vertex import VertexError
 from deploy.vertex.spec import Spec
-from gateway.settings import is_loopback
 
 OVERRIDE = "VERTEX_API_ENDPOINT"
 INSTALL = "the Vertex AI SDK is missing: pip install 'llm-gateway[vertex]'"
@@ -111,15 +109,10 @@ def open_cloud(spec: Spec) -> Cloud:
         import google.cloud.aiplatform_v1  # noqa: F401
     except ImportError:
         raise VertexError(INSTALL) from None
-    override = os.environ.get(OVERRIDE, "")
-    if not override:
-        address = f"{spec.region}-aiplatform.googleapis.com"
-        return Cloud(spec.project, spec.region, address, emulated=False, poll_s=10.0)
-    parts = urlsplit(override)
-    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
-        return Cloud(spec.project, spec.region, override, emulated=True, poll_s=0.01)
-    if parts.scheme == "https" and parts.hostname:
-        return Cloud(spec.project, spec.region, parts.netloc, emulated=False, poll_s=10.0)
-    raise VertexError(
-        f"{OVERRIDE}={override}: give https://HOST, or http://127.0.0.1:PORT for an emulator"
-    )
+    try:
+        found = api_address(OVERRIDE, f"https://{spec.region}-aiplatform.googleapis.com")
+    except ValueError as error:
+        raise VertexError(str(error)) from None
+    if found.emulated:
+        return Cloud(spec.project, spec.region, found.url, emulated=True, poll_s=0.01)
+    return Cloud(spec.project, spec.region, found.netloc, emulated=False, poll_s=10.0)

@@ -16,6 +16,7 @@ def explained(doing: str) -> Iterator[None]:
     """Turn the SDK's errors into VertexError; ``doing`` says what was under way."""
     from google.api_core.exceptions import GoogleAPIError
     from google.auth.exceptions import GoogleAuthError
+    from google.protobuf.json_format import ParseError
 
     try:
         yield
@@ -30,6 +31,11 @@ def explained(doing: str) -> Iterator[None]:
         # requests' own errors are OSErrors: the connection could not be made, or broke.
         raise VertexError(
             f"{doing}: the connection to Vertex AI failed ({_short(str(error))}): {AGAIN}"
+        ) from None
+    except ParseError as error:
+        raise VertexError(
+            f"{doing}: what answered is not Vertex AI ({_short(str(error))}): look at "
+            "VERTEX_API_ENDPOINT"
         ) from None
 
 

@@ -8,15 +8,13 @@ puts an emulator in the cloud's place.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
-from urllib.parse import urlsplit
 
+from deploy.endpoints import api_address
 from deploy.vertex import VertexError
 from deploy.vertex.client import INSTALL
-from gateway.settings import is_loopback
 
 OVERRIDE = "MONITORING_API_ENDPOINT"
 ADDRESS = "https://monitoring.googleapis.com"
@@ -159,14 +157,12 @@ def open_monitoring(project: str) -> MonitoringApi:
         raise VertexError(INSTALL) from None
     import google.auth
 
-    override = os.environ.get(OVERRIDE, "")
-    parts = urlsplit(override or ADDRESS)
-    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
-        return MonitoringApi(project, requests.Session(), override, pause=lambda _: None)
-    if parts.scheme != "https" or not parts.hostname:
-        raise VertexError(
-            f"{OVERRIDE}={override}: give https://HOST, or http://127.0.0.1:PORT for an emulator"
-        )
+    try:
+        found = api_address(OVERRIDE, ADDRESS)
+    except ValueError as error:
+        raise VertexError(str(error)) from None
+    if found.emulated:
+        return MonitoringApi(project, requests.Session(), found.url, pause=lambda _: None)
     try:
         credentials, _ = google.auth.default(scopes=SCOPES)
     except GoogleAuthError as error:
@@ -174,4 +170,4 @@ def open_monitoring(project: str) -> MonitoringApi:
             f"no credentials for Google Cloud ({error}): run gcloud auth application-default "
             "login, or set GOOGLE_APPLICATION_CREDENTIALS"
         ) from None
-    return MonitoringApi(project, AuthorizedSession(credentials), override or ADDRESS)
+    return MonitoringApi(project, AuthorizedSession(credentials), found.url)

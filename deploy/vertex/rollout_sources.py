@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
+from deploy.endpoints import api_address
 from deploy.vertex import VertexError
 from deploy.vertex.alerts_promql import LATENCIES, RESPONSES, of_endpoint
 from deploy.vertex.health_window import Window
 from deploy.vertex.monitor_rest import SCOPES, MonitoringApi
 from deploy.vertex.spec import Spec
-from gateway.settings import is_loopback
 
 OVERRIDE = "VERTEX_INVOKE_ENDPOINT"
 PROBE = {"messages": [{"role": "user", "content": "Say yes."}], "max_tokens": 1}
@@ -131,15 +129,13 @@ def open_probes(spec: Spec, endpoint: Any) -> ProbeSource:
     from google.auth.exceptions import GoogleAuthError
     from google.auth.transport.requests import AuthorizedSession
 
-    override = os.environ.get(OVERRIDE, "")
-    parts = urlsplit(override or f"https://{endpoint.dedicated_endpoint_dns}")
-    url = f"{parts.scheme}://{parts.netloc}/v1/{spec.endpoint_name}"
-    if parts.scheme == "http" and is_loopback(parts.hostname or ""):
+    try:
+        found = api_address(OVERRIDE, f"https://{endpoint.dedicated_endpoint_dns}")
+    except ValueError as error:
+        raise VertexError(str(error)) from None
+    url = f"{found.url}/v1/{spec.endpoint_name}"
+    if found.emulated:
         return ProbeSource(requests.Session(), url)
-    if parts.scheme != "https" or not parts.hostname:
-        raise VertexError(
-            f"{OVERRIDE}={override}: give https://HOST, or http://127.0.0.1:PORT for a stand-in"
-        )
     try:
         credentials, _ = google.auth.default(scopes=SCOPES)
     except GoogleAuthError as error:

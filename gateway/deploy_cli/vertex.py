@@ -24,20 +24,27 @@ Prices = Annotated[Path | None, typer.Option(help="Prices of your own, JSON or Y
 
 
 @vertex_app.command()
-def plan(spec: SpecFile, prices: Prices = None, as_json: AsJson = False) -> None:
+def plan(
+    spec: SpecFile,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="As if nothing were there: ask no cloud.")
+    ] = False,
+    prices: Prices = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the requests that apply would send, and the monthly cost. Changes nothing."""
     from deploy.vertex import VertexError
     from deploy.vertex.client import open_cloud
     from deploy.vertex.report import plan_document, plan_text
     from deploy.vertex.spec import load_spec
-    from deploy.vertex.state import read_state
+    from deploy.vertex.state import State, read_state
     from deploy.vertex.steps import plan_steps
 
     try:
         wanted = load_spec(spec)
         costing = _costs(wanted, prices)
         with open_cloud(wanted) as cloud:
-            steps = plan_steps(wanted, read_state(cloud, wanted))
+            steps = plan_steps(wanted, State() if offline else read_state(cloud, wanted))
         show = plan_document if as_json else plan_text
         typer.echo(show(wanted, steps, costing))
     except VertexError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from cloudrun_emulator import CloudRunEmulator
 from cloudrun_specs import CPU, L4, changed, cloudrun, write
+from foreign_page import foreign_page
 
 NAME = "projects/my-project/locations/us-central1/services/llm-gateway"
 MEMBER = CPU["access"]["invokers"][0]
@@ -187,10 +188,21 @@ def test_nothing_is_changed_without_being_asked(cloud: CloudRunEmulator, tmp_pat
     assert not cloud.changes
 
 
+def test_what_is_not_cloud_run_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = write(tmp_path, CPU)
+    with foreign_page() as address:
+        monkeypatch.setenv("CLOUDRUN_API_ENDPOINT", address)
+        for command in (["plan"], ["status"], ["apply", "--yes"], ["destroy", "--yes"]):
+            done = cloudrun(*command, str(file))
+            assert done.exit_code == 1
+            assert "what answered is not Cloud Run" in done.stderr
+
+
+@pytest.mark.parametrize("address", ["http://example.org", "http://[", "http://127.0.0.1:x"])
 def test_an_override_is_this_machine_or_https(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str
 ) -> None:
-    monkeypatch.setenv("CLOUDRUN_API_ENDPOINT", "http://example.org")
+    monkeypatch.setenv("CLOUDRUN_API_ENDPOINT", address)
     done = cloudrun("status", str(write(tmp_path, CPU)))
     assert done.exit_code == 1
     assert "give https://HOST" in done.stderr

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 OWN_PATH = re.compile(r"^(?:\./)?((?:k8s|deploy|docs|scripts|benchmarks|tests)/[\w./-]*)")
 VALUED = {"-H", "--header", "-d", "--data", "--data-binary", "-o", "-w", "-m", "-X", "--max-time"}
+VALUED |= {"--retry", "--retry-delay"}
 PATTERNS = [re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(path)) for path, _ in ROUTES]
 
 

@@ -1,9 +1,13 @@
-"""Reads k8s/: as files, and as kubectl renders them."""
+"""Reads k8s/: as files, and as kubectl renders them, or as it did when rendered.json was recorded.
+
+After a change of k8s/, on a machine with kubectl: python tests/k8s/k8s_manifests.py
+"""
 
 from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import json
 import re
 import shutil
@@ -128,40 +132,66 @@ def workloads_of(item: Object) -> Iterator[Workload]:
 
 # Programs that render, with what their versions are found by.
 RENDERERS = (
-    (["kubectl", "kustomize"], ["kubectl", "version", "--client"], r"Kustomize Version: v(\d+)"),
-    (["kustomize", "build"], ["kustomize", "version"], r"v(\d+)"),
+    (["kubectl", "kustomize"], ["kubectl", "version", "--client"], r"Kustomize Version: v([\d.]+)"),
+    (["kustomize", "build"], ["kustomize", "version"], r"v([\d.]+)"),
 )
+NO_RENDERER = "neither kubectl (1.27 or newer) nor kustomize 5 is installed"
+RECORD = Path(__file__).with_name("rendered.json")
 
 
 @functools.cache
-def renderer() -> tuple[str, ...] | None:
-    """The command that renders a folder with kustomize 5, or None."""
+def renderer() -> tuple[tuple[str, ...], str] | None:
+    """The command that renders a folder with kustomize 5, and its version; or None."""
     for command, asked, version in RENDERERS:
         if shutil.which(command[0]) is not None:
             told = subprocess.run(asked, capture_output=True, text=True, timeout=120).stdout
-            if (found := re.search(version, told)) is not None and int(found[1]) >= 5:
-                return tuple(command)
+            if (found := re.search(version, told)) is not None and found[1].startswith("5."):
+                return tuple(command), found[1]
     return None
-
-
-def why_not_rendered() -> str | None:
-    """Why nothing can be rendered on this machine, or None."""
-    return None if renderer() else "neither kubectl (1.27 or newer) nor kustomize 5 is installed"
 
 
 @functools.cache
 def rendered(name: str) -> Manifests:
     """One of RENDERED as it would be applied. Do not change it: take a copy."""
+    if renderer() is None:
+        return Manifests(recorded()["rendered"][name])
     return render(RENDERED[name])
 
 
 def render(folder: Path) -> Manifests:
-    done = subprocess.run(
-        [*(renderer() or ()), str(folder)], capture_output=True, text=True, timeout=120
-    )
+    found = renderer()
+    assert found is not None, NO_RENDERER
+    done = subprocess.run([*found[0], str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{folder}: {done.stderr}"
     assert not done.stderr, f"{folder} is rendered with warnings: {done.stderr}"
     return Manifests(list(yaml.safe_load_all(done.stdout)))
+
+
+@functools.cache
+def recorded() -> dict[str, Any]:
+    """``kustomize``: the version, ``files``: what was rendered, ``rendered``: objects by name."""
+    return dict(json.loads(RECORD.read_text()))
+
+
+def digest() -> str:
+    """Of every file that is rendered."""
+    found = hashlib.sha256()
+    for folder in (K8S, Path(__file__).parent / "kustomizations"):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            found.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+def record() -> None:
+    found = renderer()
+    assert found is not None, NO_RENDERER
+    parts = []
+    for name, folder in RENDERED.items():
+        lines = ",\n".join(json.dumps(item, sort_keys=True) for item in render(folder).objects)
+        parts.append(f"{json.dumps(name)}: [\n{lines}\n]")
+    head = f'"kustomize": "{found[1]}",\n"files": "{digest()}"'
+    body = ",\n".join(parts)
+    RECORD.write_text(f'{{{head},\n"rendered": {{\n{body}\n}}}}\n')
 
 
 def schema_faults(item: Object, version: str) -> list[str]:
@@ -184,3 +214,7 @@ def schema_faults(item: Object, version: str) -> list[str]:
     except kubernetes_validate.SchemaNotFoundError:
         return [f"{where}: {item['apiVersion']} has no such kind, and it is not among CUSTOM"]
     return []
+
+
+if __name__ == "__main__":
+    record()

@@ -12,14 +12,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from k8s_manifests import RENDERED, Manifests, Workload, rendered, why_not_rendered
+from k8s_manifests import RENDERED, Manifests, Workload, rendered
 from k8s_mutations import TWO_LAYERS
 from k8s_pods import PROBES
 from k8s_scaling import Exported, signals
 from k8s_settings import SECRETS, mounted_file, values_of
 from server_process import SENTENCE, ServerProcess
-
-pytestmark = pytest.mark.skipif(why_not_rendered() is not None, reason=str(why_not_rendered()))
 
 KEYS = SECRETS["llm-gateway-keys"]
 CLIENT = KEYS["client-keys"].split(",")[0]

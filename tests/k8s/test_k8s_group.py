@@ -9,12 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from k8s_manifests import Workload, rendered, why_not_rendered
+from k8s_manifests import Workload, rendered
 from k8s_mutations import GROUP
 from k8s_settings import GROUP as GIVEN
 from k8s_settings import engine_args, value_of, values_of
-
-pytestmark = pytest.mark.skipif(why_not_rendered() is not None, reason=str(why_not_rendered()))
 
 # The leader's settings, and the workers' flags that have to be the same.
 SAME = {
@@ -95,3 +93,17 @@ def test_no_setting_of_vllm_is_left_out_on_workers() -> None:
     values = values_of(rendered(GROUP), sides()[0])
     own = {name.upper() for name in VllmSettings.model_fields} | {"MAX_MODEL_LEN", "MAX_NUM_SEQS"}
     assert own & set(values) - OF_THE_GATEWAY <= set(SAME)
+
+
+def test_stores_weights_and_the_admin_api_are_the_groups_too() -> None:
+    leader, worker = sides()
+    values = values_of(rendered(GROUP), leader)
+    assert values["REDIS_URL"].startswith("redis://")
+    assert values["USAGE_DATABASE_URL"].startswith("postgresql://")
+    assert values["ADMIN_KEYS"]
+    assert not {"REDIS_URL", "API_KEYS", "ADMIN_KEYS"} & {
+        item["name"] for item in worker.container["env"]
+    }
+    for side in (leader, worker):
+        (models,) = (each for each in side.pod["volumes"] if each["name"] == "models")
+        assert models["persistentVolumeClaim"] == {"claimName": "llm-gateway-models"}

@@ -7,7 +7,16 @@ import re
 from pathlib import Path
 
 import pytest
-from k8s_manifests import COMPONENTS, K8S, OVERLAYS, ROOT, render, rendered, why_not_rendered
+from k8s_manifests import (
+    COMPONENTS,
+    K8S,
+    NO_RENDERER,
+    OVERLAYS,
+    ROOT,
+    render,
+    rendered,
+    renderer,
+)
 from k8s_pods import pre_stop_s
 from k8s_settings import SECRETS, values_of
 
@@ -15,7 +24,7 @@ from gateway import __version__
 
 PAGE = (ROOT / "docs/deploy/kubernetes.md").read_text()
 MONTH_H = 730
-needs_kubectl = pytest.mark.skipif(why_not_rendered() is not None, reason=str(why_not_rendered()))
+needs_kubectl = pytest.mark.skipif(renderer() is None, reason=NO_RENDERER)
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -87,7 +96,6 @@ def test_the_overlay_of_ones_own(tmp_path: Path) -> None:
     assert workload.namespace == "llm-gateway-dev"
 
 
-@needs_kubectl
 def test_the_times_of_ends() -> None:
     shown = {row[0].strip("`"): row[1:] for row in rows("| preStop")}
     for name, overlay in (("base", "cpu-onnx"), ("dev", "dev"), ("spot", "gpu-h100")):

@@ -13,18 +13,33 @@ from k8s_manifests import (
     COMPONENTS,
     CUSTOM,
     NEWEST,
+    NO_RENDERER,
     OLDEST,
     OVERLAYS,
     RENDERED,
+    digest,
+    recorded,
     rendered,
+    renderer,
     schema_faults,
-    why_not_rendered,
 )
 
-needs_kubectl = pytest.mark.skipif(why_not_rendered() is not None, reason=str(why_not_rendered()))
+
+def test_the_record_is_of_these_files() -> None:
+    told = "k8s/ was changed: record it with kubectl: python tests/k8s/k8s_manifests.py"
+    assert recorded()["files"] == digest(), told
 
 
-@needs_kubectl
+@pytest.mark.skipif(renderer() is None, reason=NO_RENDERER)
+@pytest.mark.parametrize("name", RENDERED)
+def test_the_record_is_what_is_rendered(name: str) -> None:
+    found = renderer()
+    assert found is not None
+    if found[1] != recorded()["kustomize"]:
+        pytest.skip(f"the record is by kustomize {recorded()['kustomize']}, here is {found[1]}")
+    assert recorded()["rendered"][name] == rendered(name).objects
+
+
 @pytest.mark.parametrize("name", RENDERED)
 def test_kubernetes_takes_it(name: str) -> None:
     faults = [
@@ -52,7 +67,6 @@ def test_every_component_is_rendered() -> None:
     assert {overlay.name for overlay in OVERLAYS} >= {"cpu-onnx", "dev", "gke", "gpu-vllm"}
 
 
-@needs_kubectl
 def test_every_schema_of_others_is_used() -> None:
     kinds = {item["kind"] for name in RENDERED for item in rendered(name).objects}
     assert set(CUSTOM) <= kinds
@@ -166,7 +180,6 @@ def objects_within(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, 
             yield from objects_within(inner, f"{path}[{position}]")
 
 
-@needs_kubectl
 @pytest.mark.parametrize("kind", CUSTOM)
 def test_schemas_of_others_know_every_field(kind: str) -> None:
     item = next(item for name in RENDERED for item in rendered(name).of(kind))

@@ -12,10 +12,8 @@ import k8s_scaling
 import k8s_settings
 import k8s_wiring
 import pytest
-from k8s_manifests import RENDERED, Manifests, rendered, why_not_rendered
+from k8s_manifests import RENDERED, Manifests, rendered
 from k8s_mutations import MUTATIONS, Mutation
-
-pytestmark = pytest.mark.skipif(why_not_rendered() is not None, reason=str(why_not_rendered()))
 
 RULES: tuple[Callable[[Manifests], Iterable[str]], ...] = (
     k8s_pods.pod_security,

@@ -27,6 +27,19 @@ def test_plan_prints_every_request_and_the_cost(bench: Workbench) -> None:
     assert bench.emulator.changes == []
 
 
+def test_plan_offline_is_the_plan_where_nothing_exists(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    empty = call(bench, "plan").stdout
+    bench.apply()
+    asked = len(bench.emulator.seen)
+    assert call(bench, "plan", "--offline").stdout == empty
+    assert len(bench.emulator.seen) == asked
+    monkeypatch.delenv("VERTEX_API_ENDPOINT")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
+    assert call(bench, "plan", "--offline").stdout == empty
+
+
 def test_plan_as_json(bench: Workbench) -> None:
     found = json.loads(call(bench, "plan", "--json").stdout)
     assert [each["method"] for each in found["requests"]] == [

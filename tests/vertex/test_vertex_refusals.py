@@ -6,6 +6,7 @@ import re
 import sys
 
 import pytest
+from foreign_page import foreign_page
 from typer.testing import CliRunner
 from vertex_specs import Workbench, changed
 
@@ -89,7 +90,10 @@ def test_a_field_that_the_version_lacks_is_refused(bench: Workbench) -> None:
     assert bench.emulator.snapshot()["endpoints"] == {}
 
 
-@pytest.mark.parametrize("address", ["http://example.com", "127.0.0.1:80", "ftp://127.0.0.1"])
+@pytest.mark.parametrize(
+    "address",
+    ["http://example.com", "127.0.0.1:80", "ftp://127.0.0.1", "http://[", "http://127.0.0.1:x"],
+)
 def test_credentials_are_left_out_on_this_machine_alone(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
@@ -116,6 +120,17 @@ def test_credentials_that_have_ended_say_how_to_renew_them(bench: Workbench) -> 
     bench.emulator.refuse["getModel"] = [(401, "Request had invalid credentials")]
     with pytest.raises(VertexError, match="gcloud auth application-default login"):
         bench.plan()
+
+
+def test_what_is_not_vertex_ai_is_named(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    with foreign_page() as address:
+        monkeypatch.setenv("VERTEX_API_ENDPOINT", address)
+        for command in (["plan"], ["apply", "--yes"], ["destroy", "--yes"]):
+            found = CliRunner().invoke(
+                deploy_app, ["vertex", command[0], str(bench.file), *command[1:]]
+            )
+            assert found.exit_code == 1
+            assert "what answered is not Vertex AI" in found.stderr
 
 
 def test_without_the_sdk_it_says_what_to_install(
