@@ -41,5 +41,5 @@ def test_an_address(
 )
 def test_a_token_goes_nowhere_else(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_ENDPOINT", given)
-    with pytest.raises(ValueError, match="API_ENDPOINT=.*give https://HOST"):
+    with pytest.raises(ValueError, match=r"API_ENDPOINT=.*give https://HOST"):
         api_address("API_ENDPOINT", USUAL)
