@@ -64,6 +64,10 @@ class ClientLine:
     def watch(self, left: Callable[[], None] | None) -> None:
         """Have ``left`` called when the client is gone, at once if it is; None ends that."""
         self._left = left
+        if left is None:
+            return
+        # A large body may have left reading paused, and then no end of the connection is seen.
+        self._cycle.flow.resume_reading()
         if self._cycle.disconnected:
             self.tell_gone()
 
