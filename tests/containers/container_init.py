@@ -62,7 +62,10 @@ def main() -> None:
     for folder in spec["hidden"]:
         mount("-t", "tmpfs", "-o", "size=64k,mode=755", "none", f"{root}{folder}")
     for source, target in spec["binds"]:
-        mount("--bind", source, f"{root}{target}")
+        point = Path(f"{root}{target}")
+        if not point.exists():
+            point.mkdir(parents=True)
+        mount("--bind", source, str(point))
     os.chroot(root)
     os.chdir(spec["cwd"])
     os.setgroups([])

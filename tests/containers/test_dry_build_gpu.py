@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,16 @@ from engine.vllm.compat import check_version
 KEY = "key-of-the-container-tests"
 VLLM_IMAGE = read_dockerfile(DOCKER / "Dockerfile.gpu")[1].base
 ADDED = "/opt/llm-gateway"
+LIBRARY = f"lib/python{VERSION}"
 
 
 @pytest.fixture(scope="module")
 def gpu_image(dry_build: DryBuild, cpu_image: Image) -> Image:
     base = dry_build.base
     vllm = base.copy(base.layers)
-    vllm.binds = [(str(SITE), f"/usr/local/lib/python{VERSION}/site-packages")]
+    # Debian's Python, which may stand in for the image's, looks elsewhere than all others.
+    kind = "site" if (Path(sys.base_prefix) / LIBRARY / "site-packages").is_dir() else "dist"
+    vllm.binds = [(str(SITE), f"/usr/local/{LIBRARY}/{kind}-packages")]
     vllm.entrypoint = ["vllm", "serve"]
     # The last stage of Dockerfile.cpu holds what its build stage made, at the same place.
     images = {VLLM_IMAGE: vllm, "build": cpu_image}
