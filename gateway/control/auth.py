@@ -62,10 +62,7 @@ class Keyring:
         """
         if not self._known and not self.stored.closed:
             return ANONYMOUS
-        refused = InvalidApiKey(
-            "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY' "
-            "or as 'x-api-key: YOUR_KEY'."
-        )
+        refused: InvalidApiKey | None = None
         for presented in read_keys(headers):
             try:
                 return self._identify(presented)
@@ -73,7 +70,10 @@ class Keyring:
                 refused = error
         if self.guests:
             return ANONYMOUS
-        raise refused
+        raise refused or InvalidApiKey(
+            "You didn't provide an API key. Send it as 'Authorization: Bearer YOUR_KEY' "
+            "or as 'x-api-key: YOUR_KEY'."
+        )
 
     def _identify(self, presented: bytes) -> Principal:
         """Compares with every key of the environment whatever the outcome, and stored keys as

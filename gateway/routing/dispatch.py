@@ -120,9 +120,9 @@ class Journey:
             self._slot = await relayed_slot(cache, self._exchange, self._incoming, asked, pool)
         if self._slot and await self._slot.answer(self._exchange, stream=self._incoming.stream):
             return None
-        if shadow.is_due(asked, pool):
+        if (owner := shadow.due(asked, pool)) is not None:
             hooked = await self._seen_by(self._hooks) if self._hooks is not None else None
-            shadow.copy(self._fleet, asked, pool, hooked.incoming if hooked else self._incoming)
+            shadow.copy(self._fleet, owner, hooked.incoming if hooked else self._incoming)
         rules = pool.spec if pool.spec.fallbacks else asked.spec
         waiting: list[str] | None = None
         reason = ""

@@ -20,18 +20,20 @@ from gateway.routing.shadows import Shadows
 from gateway.routing.upstream import Upstream
 
 
-def is_due(asked: Pool, answering: Pool) -> bool:
-    """Whether the model has a shadow and the lot falls so."""
-    rule = answering.spec.shadow or asked.spec.shadow
-    return rule is not None and random.random() < rule.share  # noqa: S311 - no secret
+def due(asked: Pool, answering: Pool) -> Pool | None:
+    """Which of the two has the shadow that gets a copy: the one that answers, if it has any. None
+    where neither has, or the lot falls otherwise."""
+    owner = answering if answering.spec.shadow is not None else asked
+    rule = owner.spec.shadow
+    is_drawn = rule is not None and random.random() < rule.share  # noqa: S311 - no secret
+    return owner if is_drawn else None
 
 
-def copy(fleet: Fleet, asked: Pool, answering: Pool, incoming: Incoming) -> None:
-    """Send a copy of a request that is due to the model's shadow on its way."""
-    rule = answering.spec.shadow or asked.spec.shadow
+def copy(fleet: Fleet, owner: Pool, incoming: Incoming) -> None:
+    """Send a copy of a request on its way to a model's shadow."""
+    rule = owner.spec.shadow
     if rule is None:
         return
-    owner = answering if answering.spec.shadow is not None else asked
     shadows = owner.shadows
     to = fleet.named(rule.to)
     found = to.choose(incoming.api, Ask(incoming.api, rule.to), ())

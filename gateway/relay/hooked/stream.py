@@ -70,21 +70,24 @@ class HookedBytes:
 
     def events(self, data: bytes) -> bytes:
         """More of a stream: whole events."""
-        shown = b"".join(self._event(one) for one in self._splitter.feed(data))
-        return shown if self._answer.rewrites else data
+        parts = [self._event(one) for one in self._splitter.feed(data)]
+        return b"".join(parts) if self._answer.rewrites else data
 
     def rest(self) -> bytes:
         """What is left after the stream's end."""
-        shown = b"".join(map(self._framed, self._rewriter.end()))
-        return shown if self._answer.rewrites else b""
+        return self._written(self._rewriter.end())
 
     def _event(self, one: bytes) -> bytes:
         payload = payload_of(one)
         if not payload:
             return b""
         if payload == b"[DONE]":
-            return b"".join(map(self._framed, self._rewriter.end())) + DONE
-        return b"".join(map(self._framed, self._rewriter.event(orjson.loads(payload))))
+            return self._written(self._rewriter.end()) + DONE
+        return self._written(self._rewriter.event(orjson.loads(payload)))
+
+    def _written(self, documents: list[Json]) -> bytes:
+        """Nothing where hooks only look on, and the server's own bytes go out."""
+        return b"".join(map(self._framed, documents)) if self._answer.rewrites else b""
 
     def _framed(self, document: Json) -> bytes:
         data = orjson.dumps(document)
