@@ -61,8 +61,11 @@ def find_changes(cloud: Cloud, spec: Spec) -> list[Change]:
     Raises CloudRunError.
     """
     found = find_service(cloud, spec)
-    if found is None:
-        return creation(spec)
+    return creation(spec) if found is None else changes_of(spec, found, find_policy(cloud, spec))
+
+
+def changes_of(spec: Spec, found: Any, policy: Mapping[str, Any]) -> list[Change]:
+    """The same for a service that is there, with its IAM policy."""
     changes = []
     body = v2_service(spec)
     title = f"change the service {spec.name}: a new revision gets all requests"
@@ -76,7 +79,6 @@ def find_changes(cloud: Cloud, spec: Spec) -> list[Change]:
     if paths:
         request = {"method": "PATCH", "path": f"/v2/{spec.full_name}", "body": body}
         changes.append(Change("update", title, request, tuple(paths)))
-    policy = find_policy(cloud, spec)
     if set(wanted_members(spec)) != members_of(policy):
         changes.append(_invokers(spec, wanted_members(spec), policy))
     return changes

@@ -9,6 +9,8 @@ from typing import Any
 from deploy.cloudrun import CloudRunError
 from deploy.cloudrun.changes import (
     Change,
+    changes_of,
+    creation,
     find_changes,
     find_policy,
     find_service,
@@ -92,7 +94,8 @@ def status(cloud: Cloud, spec: Spec) -> dict[str, Any]:
     """
     found = find_service(cloud, spec)
     if found is None:
-        return {"exists": False, "pending": [x.title for x in find_changes(cloud, spec)]}
+        return {"exists": False, "pending": [change.title for change in creation(spec)]}
+    policy = find_policy(cloud, spec)
     condition = found.terminal_condition
     return {
         "exists": True,
@@ -102,8 +105,8 @@ def status(cloud: Cloud, spec: Spec) -> dict[str, Any]:
         "revision": found.latest_ready_revision.rpartition("/")[2],
         "created": found.latest_created_revision.rpartition("/")[2],
         "image": found.template.containers[0].image if found.template.containers else "",
-        "invokers": sorted(members_of(find_policy(cloud, spec))),
-        "pending": [change.title for change in find_changes(cloud, spec)],
+        "invokers": sorted(members_of(policy)),
+        "pending": [change.title for change in changes_of(spec, found, policy)],
     }
 
 

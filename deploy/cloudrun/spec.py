@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from deploy.cloudrun import CloudRunError
 from deploy.cloudrun.environment import MOST_CONCURRENT, check_environment, full_environment, slots
-from deploy.vertex import VertexError
-from deploy.vertex.environment import as_text
-from deploy.vertex.read import read_document
+from deploy.spec_file import SpecFileError, as_text, read_document
 from gateway.settings import Settings
 
 # GiB of memory that go with a number of vCPUs, from and to:
@@ -207,14 +205,11 @@ class Spec(Part):
         return self.concurrency or slots(self.settings(), gpu=self.gpu is not None)
 
 
-SpecFile = Annotated[Path, "a YAML file"]
-
-
 def load_spec(file: Path) -> Spec:
     """Read and check a spec. Raises CloudRunError with a line for every fault."""
     try:
         document = read_document(file)
-    except VertexError as error:
+    except SpecFileError as error:
         raise CloudRunError(str(error)) from None
     try:
         return Spec(**document.content)

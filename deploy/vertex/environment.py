@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Any
 
 from deploy.container_settings import check_known, settings_from
 from gateway.settings import Settings
@@ -12,15 +10,6 @@ from gateway.settings import Settings
 # What a container on Vertex AI needs. How long it grants a container after SIGTERM is not
 # documented: ten seconds is the least that its kin give.
 DEFAULTS = {"HOST": "0.0.0.0", "VERTEX_AUTH": "iam", "DRAIN_TIMEOUT_S": "9"}  # noqa: S104
-
-
-def as_text(value: Any) -> str:
-    """A value of YAML as the environment holds it; lists and mappings become JSON."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | dict):
-        return json.dumps(value, separators=(",", ":"))
-    return "" if value is None else str(value)
 
 
 def full_environment(own: Mapping[str, str]) -> dict[str, str]:

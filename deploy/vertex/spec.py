@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from deploy.spec_file import SpecFileError, as_text, read_document
 from deploy.vertex import VertexError
-from deploy.vertex.environment import as_text, check_environment
-from deploy.vertex.read import read_document
+from deploy.vertex.environment import check_environment
 from deploy.vertex.spec_parts import EndpointPart, Machine, Part, Probe, Project, Rollout, Scaling
 
 Name = Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]{0,22}[a-z0-9])?$")]
@@ -201,7 +201,10 @@ def check_image(image: str, region: str, where: str) -> None:
 
 def load_spec(file: Path) -> Spec:
     """Read and check a spec. Raises VertexError with a line for every fault and its place."""
-    document = read_document(file)
+    try:
+        document = read_document(file)
+    except SpecFileError as error:
+        raise VertexError(str(error)) from None
     try:
         return Spec.model_validate(document.content)
     except ValidationError as error:

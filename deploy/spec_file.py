@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.vertex import VertexError
-
 Where = tuple[str | int, ...]
 _LARGEST = 1024 * 1024
+
+
+class SpecFileError(Exception):
+    """What is wrong with a file, with its place and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +33,17 @@ class Document:
 
 
 def read_document(file: Path) -> Document:
-    """Read one YAML mapping. Raises VertexError for anything else."""
+    """Read one YAML mapping. Raises SpecFileError for anything else."""
     import yaml  # type: ignore[import-untyped]
 
     try:
         if file.stat().st_size > _LARGEST:
-            raise VertexError(f"{file} has more than 1 MiB: that is no spec")
+            raise SpecFileError(f"{file} has more than 1 MiB: that is no spec")
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise VertexError(f"{file} cannot be read: {error.strerror}") from None
+        raise SpecFileError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise VertexError(f"{file} is not UTF-8 text") from None
+        raise SpecFileError(f"{file} is not UTF-8 text") from None
     loader = yaml.SafeLoader(text)
     lines: dict[Where, int] = {}
     try:
@@ -50,12 +53,21 @@ def read_document(file: Path) -> Document:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark is not None else 1
         problem = getattr(error, "problem", None) or str(error)
-        raise VertexError(f"{file}:{line}: not YAML: {problem}") from None
+        raise SpecFileError(f"{file}:{line}: not YAML: {problem}") from None
     finally:
         loader.dispose()
     if not isinstance(content, dict):
-        raise VertexError(f"{file} holds no mapping: begin with project:, region: and name:")
+        raise SpecFileError(f"{file} holds no mapping: begin with project:, region: and name:")
     return Document(file, content, lines)
+
+
+def as_text(value: Any) -> str:
+    """A value of YAML as the environment holds it; lists and mappings become JSON."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return json.dumps(value, separators=(",", ":"))
+    return "" if value is None else str(value)
 
 
 def _build(
@@ -69,7 +81,7 @@ def _build(
     import yaml
 
     if id(node) in above:
-        raise VertexError(f"{file}:{node.start_mark.line + 1}: this alias holds itself")
+        raise SpecFileError(f"{file}:{node.start_mark.line + 1}: this alias holds itself")
     within = (*above, id(node))
     lines.setdefault(where, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
@@ -80,7 +92,7 @@ def _build(
             name = loader.construct_object(key, deep=True)
             if not isinstance(name, str):
                 line = key.start_mark.line + 1
-                raise VertexError(f"{file}:{line}: {name!r} is no name: put it in quotes")
+                raise SpecFileError(f"{file}:{line}: {name!r} is no name: put it in quotes")
             lines[(*where, name)] = key.start_mark.line + 1
             found[name] = _build(loader, value, (*where, name), lines, file, within)
         return found
@@ -98,5 +110,5 @@ def _refuse_twice(keys: list[Any], file: Path) -> None:
         # A merge key (<<) may stand several times.
         if key.value in known and not key.tag.endswith(":merge"):
             line = key.start_mark.line + 1
-            raise VertexError(f"{file}:{line}: {key.value} is given twice: keep one of them")
+            raise SpecFileError(f"{file}:{line}: {key.value} is given twice: keep one of them")
         known.add(key.value)
