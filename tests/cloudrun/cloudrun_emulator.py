@@ -10,13 +10,14 @@ import copy
 import json
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cloudrun_rules import Refused, check_service, parse, refuse_unless
 from google.iam.v1 import iam_policy_pb2
 from google.protobuf import json_format
+from threaded_http import ThreadedHttp
 
 STATUS = {
     400: "INVALID_ARGUMENT",
@@ -48,7 +49,7 @@ class Operation:
 
 
 @dataclass
-class CloudRunEmulator:
+class CloudRunEmulator(ThreadedHttp):
     """The cloud.
 
     Attributes:
@@ -68,25 +69,6 @@ class CloudRunEmulator:
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
-
-    def __enter__(self) -> CloudRunEmulator:
-        handler = type("Handler", (_Handler,), {"cloud": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
-        )
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, verb: str, path: str, query: dict[str, str], body: Any) -> dict[str, Any]:
         """Raises Refused and ParseError."""
@@ -251,3 +233,6 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _fault(code: int, message: str) -> dict[str, Any]:
     return {"error": {"code": code, "message": message, "status": STATUS[code]}}
+
+
+CloudRunEmulator.handler = _Handler

@@ -12,13 +12,14 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from google.cloud import monitoring_v3
 from google.protobuf import json_format
 from pydantic import ValidationError
+from threaded_http import ThreadedHttp
 
 from deploy.vertex.dashboard_schema import Dashboard
 
@@ -42,7 +43,7 @@ class Figures:
 
 
 @dataclass
-class MonitoringEmulator:
+class MonitoringEmulator(ThreadedHttp):
     """The cloud.
 
     Attributes:
@@ -64,25 +65,6 @@ class MonitoringEmulator:
 
     def __post_init__(self) -> None:
         self.ids = itertools.count(1)
-        handler = type("Handler", (_Handler,), {"cloud": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
-        )
-
-    def __enter__(self) -> MonitoringEmulator:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, verb: str, path: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         if self.denied:
@@ -225,3 +207,6 @@ def without_zeros(value: Any) -> Any:
         found = {name: without_zeros(each) for name, each in value.items()}
         return {name: each for name, each in found.items() if each not in (0, "", {}, [])}
     return [without_zeros(each) for each in value] if isinstance(value, list) else value
+
+
+MonitoringEmulator.handler = _Handler

@@ -12,11 +12,12 @@ import socket
 import struct
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from google.protobuf import json_format
+from threaded_http import ThreadedHttp
 from vertex_emulated_checks import Refused
 from vertex_emulated_rules import Rules
 
@@ -79,7 +80,7 @@ class Operation:
 
 
 @dataclass
-class Emulator:
+class Emulator(ThreadedHttp):
     """The cloud.
 
     Attributes:
@@ -105,25 +106,6 @@ class Emulator:
 
     def __post_init__(self) -> None:
         self.rules = Rules(self.quota)
-        handler = type("Handler", (_Handler,), {"cloud": self})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.server.daemon_threads = True
-        self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
-        )
-
-    def __enter__(self) -> Emulator:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
 
     @property
     def changes(self) -> list[Seen]:
@@ -261,3 +243,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     do_GET = do_POST = do_PATCH = do_DELETE = _any  # noqa: N815
+
+
+Emulator.handler = _Handler
